@@ -1,0 +1,1 @@
+"""Where logs live: memory, behind the contract in relay/store.py."""

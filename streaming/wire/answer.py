@@ -1,0 +1,108 @@
+"""Log entries -> one JSON answer: the `json` format, the snapshot, and a conversation's next turn."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from streaming.wire.events import End, Entry, File, Reasoning, Replace, Start, Step, Token, ToolCall, Upstream
+
+_EVENT_TYPES = {cls.type: cls for cls in (Start, Upstream, Token, Reasoning, Replace, ToolCall, Step, File, End)}
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """What a log amounts to so far. `end` is None while the run goes on; `seq` is the last event's."""
+
+    run_id: str = ""
+    conversation_id: str | None = None
+    seq: int = 0
+    upstream: Upstream | None = None
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[dict[str, Any]] = []
+    steps: list[Step] = []
+    files: list[File] = []
+    end: End | None = None
+
+    def status(self) -> int:
+        """Return the HTTP status of the `json` format; 503 where the run was abandoned or interrupted."""
+        if self.end is None or self.end.reason in {"abandoned", "interrupted"}:
+            return 503
+        return self.end.error.status if self.end.error else 200
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the `json` format's object."""
+        names = ("run_id", "conversation_id", "text", "reasoning", "tool_calls", "files", "end")
+        return {name: getattr(self, name) for name in names}
+
+    def as_snapshot(self) -> dict[str, Any]:
+        """Return the object of GET /runs/<id>: followed from its `seq`, it misses nothing."""
+        names = ("upstream", "text", "reasoning", "tool_calls", "steps", "files", "end")
+        return {
+            "run_id": self.run_id,
+            "conversation_id": self.conversation_id,
+            "state": "ended" if self.end else "running",
+            "seq": self.seq,
+            **{name: getattr(self, name) for name in names},
+        }
+
+
+def fold(entries: Iterable[Entry]) -> Answer:
+    """Return what the entries amount to; they begin with the log's first."""
+    folding = _Folding()
+    for entry in entries:
+        folding.answer.seq = entry.seq
+        event = msgspec.json.decode(entry.data, type=_EVENT_TYPES[entry.type])
+        getattr(folding, entry.type)(event)
+    return folding.finish()
+
+
+class _Folding:
+    """One method per event type. Pieces are joined once, at the end: adding strings would be quadratic."""
+
+    def __init__(self) -> None:
+        self.answer = Answer()
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: dict[int, dict[str, Any]] = {}
+        self._steps: dict[str, Step] = {}
+
+    def start(self, event: Start) -> None:
+        self.answer.run_id, self.answer.conversation_id = event.run_id, event.conversation_id
+
+    def upstream(self, event: Upstream) -> None:
+        self.answer.upstream = event
+
+    def token(self, event: Token) -> None:
+        self._text.append(event.text)
+
+    def reasoning(self, event: Reasoning) -> None:
+        self._reasoning.append(event.text)
+
+    def replace(self, event: Replace) -> None:
+        self._text = [event.text]
+
+    def tool_call(self, event: ToolCall) -> None:
+        new = {"index": event.index, "id": None, "name": None, "arguments": []}
+        call = self._calls.setdefault(event.index, new)
+        call["id"] = call["id"] or event.id
+        call["name"] = call["name"] or event.name
+        call["arguments"].append(event.arguments)
+
+    def step(self, event: Step) -> None:
+        self._steps[event.id] = event
+
+    def file(self, event: File) -> None:
+        self.answer.files.append(event)
+
+    def end(self, event: End) -> None:
+        self.answer.end = event
+
+    def finish(self) -> Answer:
+        answer = self.answer
+        answer.text, answer.reasoning = "".join(self._text), "".join(self._reasoning)
+        answer.tool_calls = [
+            {**call, "arguments": "".join(call["arguments"])} for _, call in sorted(self._calls.items())
+        ]
+        answer.steps = list(self._steps.values())
+        return answer

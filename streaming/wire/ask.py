@@ -1,0 +1,151 @@
+"""What a caller may ask: one typed form for JSON bodies, HTML forms and query strings."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+# Each limit stops one request from costing more than a person's question can need; MAX_BODY_BYTES bounds the sum.
+Name = Annotated[str, Meta(min_length=1, max_length=256)]
+Content = str | list[dict[str, Any]]  # text, or OpenAI's content parts
+
+
+class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
+    """One turn of a conversation, in OpenAI's shape."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Content | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+
+    def text(self) -> str:
+        """Return the text alone, without images and other parts."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        return "".join(part["text"] for part in self.content if isinstance(part.get("text"), str))
+
+
+class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """What a caller may set about the generation: an allow-list, each with its cap. None = the upstream's default."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=131_072)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1, le=131_072)] | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    stop: Annotated[str, Meta(max_length=256)] | Annotated[list[str], Meta(max_length=4)] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    reasoning_effort: Annotated[str, Meta(max_length=16)] | None = None
+
+
+class Ask(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
+    """One question to one upstream, as the caller put it. Defaults are what an absent field means."""
+
+    prompt: str | None = None
+    messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)] | None = None
+    conversation_id: Name | None = None  # None begins a new conversation
+    replace_last: bool = False  # the prompt takes the place of the conversation's last turn
+    user: Name | None = None
+    upstream: Name | None = None  # None = the first one configured
+    inputs: dict[str, Any] | None = None  # Dify
+    files: Annotated[list[dict[str, Any]], Meta(max_length=20)] | None = None  # Dify
+    options: Options | None = None
+    on_disconnect: Literal["grace", "finish", "cancel"] = "grace"
+    idempotency_key: Name | None = None
+    response_mode: Literal["streaming", "blocking"] | None = None  # Dify's word; blocking = one JSON answer
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What the relay adds to an ask before it goes to an upstream."""
+
+    messages: list[Message]  # the whole conversation so far, the question last
+    conversation_id: str | None = None  # the upstream's own, where it keeps conversations
+    user: str
+
+
+_ALIASES = {"query": "prompt"}
+_FIELDS = [*Ask.__struct_fields__, *_ALIASES]
+_JSON_FIELDS = ("messages", "inputs", "files", "options")  # in a form or query string these are JSON text
+
+
+class AskError(ValueError):
+    """A field is missing, unknown, of the wrong type or out of range; the message names it."""
+
+
+def from_json(value: Any) -> Ask:
+    """Return the ask in a decoded JSON body. Raises AskError."""
+    if not isinstance(value, dict):
+        raise AskError("the body must be a JSON object")
+    for name in value:
+        if name not in _FIELDS:
+            raise AskError(f"unknown field {_shown(name)}{_hint(name)}")
+    return _convert(value, strict=True)
+
+
+def from_pairs(pairs: Mapping[str, str]) -> Ask:
+    """Return the ask in a form or query string; unknown names are ignored, empty ones count as absent.
+
+    Raises AskError.
+    """
+    fields: dict[str, Any] = {}
+    for name, text in pairs.items():
+        if name not in _FIELDS or (text == "" and _ALIASES.get(name, name) != "prompt"):
+            continue
+        fields[name] = _json_field(name, text) if name in _JSON_FIELDS else text
+    return _convert(fields, strict=False)
+
+
+def _json_field(name: str, text: str) -> Any:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        raise AskError(f"field '{name}' must be JSON text here") from None
+
+
+def _convert(fields: dict[str, Any], *, strict: bool) -> Ask:
+    for alias, name in _ALIASES.items():
+        if alias in fields:
+            if name in fields:
+                raise AskError(f"give '{name}' or '{alias}', not both")
+            fields = {name: fields[alias], **{key: item for key, item in fields.items() if key != alias}}
+    try:
+        ask = msgspec.convert(fields, Ask, strict=strict)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise AskError(_named(str(error))) from None
+    _check(ask)
+    return ask
+
+
+def _named(message: str) -> str:
+    """Turn msgspec's "Expected `int`, got `str` - at `$.options.seed`" into a sentence that begins with the field."""
+    what, _, path = message.partition(" - at `$.")
+    return f"field '{path.rstrip('`')}': {what}" if path else what
+
+
+def _check(ask: Ask) -> None:
+    if ask.prompt is not None and ask.messages is not None:
+        raise AskError("give 'prompt' or 'messages', not both")
+    if ask.messages is not None and ask.conversation_id is not None:
+        raise AskError("'messages' bring their own history: leave out 'conversation_id'")
+    if ask.messages is not None and ask.replace_last:
+        raise AskError("'replace_last' needs a 'prompt' and a 'conversation_id'")
+    if ask.replace_last and ask.conversation_id is None:
+        raise AskError("'replace_last' needs a 'conversation_id'")
+    if ask.prompt is not None and not ask.prompt.strip():
+        raise AskError("'prompt' is empty")
+    if ask.prompt is None and ask.messages is None and ask.inputs is None:
+        raise AskError("'prompt' is missing (or 'messages', or a Dify app's 'inputs')")
+
+
+def _hint(name: str) -> str:
+    close = difflib.get_close_matches(name, _FIELDS, n=1)
+    return f"; did you mean '{close[0]}'?" if close else f"; known are {', '.join(_FIELDS)}"
+
+
+def _shown(name: str) -> str:
+    """Quote a caller's own word so that it cannot break a log line or a header."""
+    return repr(name if len(name) <= 64 else name[:64] + "…")

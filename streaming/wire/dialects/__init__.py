@@ -1,0 +1,83 @@
+"""Upstream languages. A dialect makes the request, reads the refusal, and gives each answer its own reader.
+
+Dialect.request(ask, context) -> Request      what to POST
+Dialect.refusal(status, headers, body)        an HTTP error answer -> Failure
+Dialect.reader() -> Reader                    one answer
+Reader.feed(event) -> our events              pure: no I/O, no clock
+Reader.verdict, complete, eof()               how it ended
+Reader.stop_request() -> Request | None       how to stop it
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from streaming.wire.ask import Ask, Context
+from streaming.wire.errors import Failure
+from streaming.wire.events import Event, Usage
+from streaming.wire.sse import ServerSentEvent
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One POST to an upstream: an absolute URL, headers, and a JSON body."""
+
+    url: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """How the upstream ended. `failure` is set exactly where `reason` is "error"; `usage` None = it told none."""
+
+    reason: str  # done, stopped, paused, error
+    finish_reason: str | None = None
+    failure: Failure | None = None
+    usage: Usage | None = None
+    metadata: dict[str, Any] = {}
+
+
+def failed(code: str, **details: Any) -> Verdict:
+    """Return the verdict of an answer that failed with `code`, one of errors.FAILURES."""
+    return Verdict(reason="error", failure=Failure(code), **details)
+
+
+class Reader(Protocol):
+    """Reads one answer.
+
+    `verdict` is None until the first terminal sign; it may still gain usage until `complete`, the last word.
+    `conversation_id` is the upstream's own, None where it has none.
+    """
+
+    verdict: Verdict | None
+    complete: bool
+    conversation_id: str | None
+
+    def feed(self, event: ServerSentEvent) -> list[Event]:
+        """Return our events for one of the upstream's. Raises Failure("upstream_invalid") for what is no JSON."""
+
+    def eof(self) -> Verdict:
+        """Return the verdict when the body has ended, or when nothing more is awaited."""
+
+    def stop_request(self) -> Request | None:
+        """Return the call that stops the answer; None = there is none, or its task is not known yet."""
+
+
+class Dialect(Protocol):
+    """One upstream language, configured for one upstream. The flags tell the relay what the language needs."""
+
+    keeps_conversations: bool  # the upstream itself holds the history (Dify)
+    stops_by_request: bool  # a stop is a call of its own; False: closing the connection is the stop
+    model: str | None
+
+    def check(self, ask: Ask) -> None:
+        """Raise AskError where the ask needs something this upstream does not have."""
+
+    def request(self, ask: Ask, context: Context) -> Request:
+        """Return the call that begins the answer."""
+
+    def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        """Return what an HTTP answer other than 200 means; `headers` are looked up in lower case."""
+
+    def reader(self, context: Context) -> Reader:
+        """Return a reader for one answer."""

@@ -1,0 +1,67 @@
+"""JSON at the edges: what a fast decoder refuses, and characters cut over two events.
+
+Some servers cut an emoji into a lone `\\ud83d` in one event and `\\udca7` in the next. msgspec refuses lone surrogates,
+in decoding and in encoding; the standard library's decoder lets them through.
+"""
+
+import json
+import re
+from typing import Any
+
+import msgspec
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_HIGH_SURROGATES = range(0xD800, 0xDC00)
+
+
+class NotJSON(ValueError):
+    """The text is not JSON to any decoder."""
+
+
+def loads(text: str) -> Any:
+    """Decode JSON, lone surrogates included. Raises NotJSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise NotJSON(str(error)) from None
+
+
+def dumps(value: Any) -> bytes:
+    """Encode to compact UTF-8 JSON; a lone surrogate anywhere becomes U+FFFD."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_scrub(msgspec.to_builtins(value)))
+
+
+def _scrub(value: Any) -> Any:
+    if isinstance(value, str):
+        return _LONE_SURROGATE.sub("\ufffd", value)
+    if isinstance(value, dict):
+        return {_scrub(key): _scrub(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrub(item) for item in value]
+    return value
+
+
+class SurrogateJoiner:
+    """Joins the halves of characters that were cut over two events, for each channel (answer, reasoning…) apart."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, str] = {}  # channel -> a high surrogate that waits for its low half
+
+    def push(self, channel: str, text: str) -> str:
+        """Return what may be shown now: whole characters only; an orphaned half becomes U+FFFD."""
+        if self._held:
+            text = self._held.pop(channel, "") + text
+        if text and ord(text[-1]) in _HIGH_SURROGATES:
+            self._held[channel] = text[-1]
+            text = text[:-1]
+        if not _LONE_SURROGATE.search(text):
+            return text
+        # utf-16 pairs up neighbouring halves; what stays alone is replaced.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+    def flush(self, channel: str) -> str:
+        """Return U+FFFD if the channel ended inside a character, else the empty string."""
+        return "\ufffd" if self._held.pop(channel, "") else ""
