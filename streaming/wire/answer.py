@@ -83,7 +83,7 @@ class _Folding:
         self._text = [event.text]
 
     def tool_call(self, event: ToolCall) -> None:
-        new = {"index": event.index, "id": None, "name": None, "arguments": []}
+        new: dict[str, Any] = {"index": event.index, "id": None, "name": None, "arguments": []}
         call = self._calls.setdefault(event.index, new)
         call["id"] = call["id"] or event.id
         call["name"] = call["name"] or event.name

@@ -1,6 +1,7 @@
 """What a caller may ask: one typed form for JSON bodies, HTML forms and query strings."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -69,6 +70,8 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 _ALIASES = {"query": "prompt"}
 _FIELDS = [*Ask.__struct_fields__, *_ALIASES]
+# In msgspec's messages a caller's own words stand as they are.
+_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _JSON_FIELDS = ("messages", "inputs", "files", "options")  # in a form or query string these are JSON text
 
 
@@ -122,8 +125,9 @@ def _convert(fields: dict[str, Any], *, strict: bool) -> Ask:
 
 def _named(message: str) -> str:
     """Turn msgspec's "Expected `int`, got `str` - at `$.options.seed`" into a sentence that begins with the field."""
-    what, _, path = message.partition(" - at `$.")
-    return f"field '{path.rstrip('`')}': {what}" if path else what
+    what, _, path = message.rpartition(" - at `$.")
+    named = f"field '{path.rstrip('`')}': {what}" if what else message
+    return _UNSHOWABLE.sub("?", named if len(named) <= 256 else named[:256] + "…")
 
 
 def _check(ask: Ask) -> None:

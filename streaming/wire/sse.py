@@ -49,7 +49,8 @@ class Decoder:
         self._max_event_bytes = max_event_bytes
         # Pieces of the unfinished line, joined once: adding to one buffer would be quadratic on a long line.
         self._line: list[bytes] = []
-        self._pending_bytes = 0
+        self._line_bytes = 0
+        self._data_bytes = 0
         self._at_start = True
         self._after_cr = False
         self._data: list[str] = []
@@ -73,17 +74,20 @@ class Decoder:
                 self._line.append(line)
                 line = b"".join(self._line)
                 self._line.clear()
+                self._line_bytes = 0
+            if self._data_bytes + len(line) > self._max_event_bytes:
+                raise self._too_large()
             item = self._end_line(line)
             if item is not None:
                 yield item
         if rest:
             self._line.append(rest)
-            self._grow(len(rest))
+            self._line_bytes += len(rest)
+            if self._data_bytes + self._line_bytes > self._max_event_bytes:  # the same sum, however the bytes are cut
+                raise self._too_large()
 
-    def _grow(self, size_bytes: int) -> None:
-        self._pending_bytes += size_bytes
-        if self._pending_bytes > self._max_event_bytes:
-            raise EventTooLarge(f"an event is larger than {self._max_event_bytes} bytes")
+    def _too_large(self) -> EventTooLarge:
+        return EventTooLarge(f"an event is larger than {self._max_event_bytes} bytes")
 
     def _end_line(self, line: bytes) -> ServerSentEvent | Comment | None:
         if self._at_start:  # exactly one BOM, at the very start
@@ -96,7 +100,7 @@ class Decoder:
         if not name and colon:
             return Comment(value)
         if name == "data":
-            self._grow(len(line))
+            self._data_bytes += len(line)
             self._data.append(value[1:] if value[:1] == " " else value)
         elif name in {"event", "id", "retry"}:
             self._set(name, value[1:] if value[:1] == " " else value)
@@ -113,7 +117,7 @@ class Decoder:
 
     def _dispatch(self) -> ServerSentEvent | None:
         type_, self._type = self._type, ""
-        self._pending_bytes = 0
+        self._data_bytes = 0
         if not self._data:
             return None
         data = "\n".join(self._data) if len(self._data) > 1 else self._data[0]

@@ -49,9 +49,12 @@ class Reader(Protocol):
     `conversation_id` is the upstream's own, None where it has none.
     """
 
-    verdict: Verdict | None
-    complete: bool
-    conversation_id: str | None
+    @property
+    def verdict(self) -> Verdict | None: ...
+    @property
+    def complete(self) -> bool: ...
+    @property
+    def conversation_id(self) -> str | None: ...
 
     def feed(self, event: ServerSentEvent) -> list[Event]:
         """Return our events for one of the upstream's. Raises Failure("upstream_invalid") for what is no JSON."""
@@ -64,11 +67,19 @@ class Reader(Protocol):
 
 
 class Dialect(Protocol):
-    """One upstream language, configured for one upstream. The flags tell the relay what the language needs."""
+    """One upstream language, configured for one upstream."""
 
-    keeps_conversations: bool  # the upstream itself holds the history (Dify)
-    stops_by_request: bool  # a stop is a call of its own; False: closing the connection is the stop
-    model: str | None
+    @property
+    def history(self) -> str:
+        """Who keeps it: "relay", "upstream" (Dify's chat apps), or "none" (no conversations)."""
+
+    @property
+    def stops_by_request(self) -> bool:
+        """Whether a stop is a call of its own; otherwise closing the connection is the stop."""
+
+    @property
+    def model(self) -> str | None:
+        """The model that is asked for, None where that is the upstream's own business."""
 
     def check(self, ask: Ask) -> None:
         """Raise AskError where the ask needs something this upstream does not have."""

@@ -42,7 +42,7 @@ class Dify:
     model = None  # the app's own business
 
     def __init__(self, *, url: str, api_key: str | None, mode: str = "chat", prompt_input: str = "query") -> None:
-        self.keeps_conversations = mode == "chat"
+        self.history = "upstream" if mode == "chat" else "none"
         self._url = url
         self._mode = mode
         self._prompt_input = prompt_input
@@ -54,7 +54,7 @@ class Dify:
             raise AskError("field 'options': a Dify app sets its model's options itself")
         if self._mode == "chat" and ask.prompt is None and ask.messages is None:
             raise AskError("'prompt' is missing")
-        if not self.keeps_conversations and ask.conversation_id is not None:
+        if self.history == "none" and ask.conversation_id is not None:
             raise AskError("field 'conversation_id': this Dify app keeps no conversations")
 
     def request(self, ask: Ask, context: Context) -> Request:
@@ -77,6 +77,7 @@ class Dify:
         """Return the failure; bodies are {"code", "message", "status"}, or a proxy's HTML."""
         error = json_object(body)
         code, message = error.get("code"), error.get("message")
+        code = code if isinstance(code, str) else ""
         message = message.lower() if isinstance(message, str) else ""
         if code in _QUOTA_CODES:
             return Failure("upstream_rejected", "The upstream's quota is spent.")

@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 import msgspec
 
 from streaming.wire import jsontext
-from streaming.wire.dialects import Request, Verdict, failed
+from streaming.wire.dialects import Request, Verdict
 from streaming.wire.dialects.dify_steps import Steps
 from streaming.wire.dialects.openai import usage_of
 from streaming.wire.errors import Failure
@@ -17,6 +17,7 @@ from streaming.wire.sse import ServerSentEvent
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # it goes into a URL: nothing that could change the path
 _QUOTA_CODES = {"provider_quota_exceeded"}
+_STOP_TEXTS = ("Aborted: User requested stop", "Stopped by user")  # 1.15.0 may call a stopped run "failed"
 _SOURCE_FIELDS = ("position", "dataset_name", "document_name", "score", "content")
 _FORM_FIELDS = ("form_id", "form_token", "node_title", "form_content", "inputs", "actions", "expiration_time")
 
@@ -52,11 +53,13 @@ class Reader:
         self._files: set[str] = set()
         self._agent_text: list[str] | None = None  # what a (New) Agent app has streamed so far
         self._has_text = False
-        self._replacement: str | None = None  # moderation's text, where it replaced the answer
+        self._replaced = False  # by moderation, at some time
+        self._replacement: str | None = None  # moderation's text, while it is the whole answer
         self._workflow_seen = False
         self._message_end_seen = False
         self._workflow_status: str | None = None
         self._failure: Failure | None = None
+        self._stopped = False
         self._paused = False
         self._usage: Usage | None = None
         self._workflow_tokens: int | None = None
@@ -75,8 +78,12 @@ class Reader:
             head = _decode_head(event.data)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             whole = _decode_whole(event.data)
-            head = _Head(**{name: _text(whole, name) for name in _Head.__struct_fields__ if name != "event"})
-            head.event = _text(whole, "event") or ""
+            head = _Head(
+                event=_text(whole, "event") or "",
+                answer=_text(whole, "answer"),
+                conversation_id=_text(whole, "conversation_id"),
+                task_id=_text(whole, "task_id"),
+            )
         self._remember(head)
         if head.event == "message":
             return self._message(head.answer or "")
@@ -104,12 +111,12 @@ class Reader:
             return self._append(answer)
         # New Agent apps close with one `message` that repeats the complete answer.
         streamed = "".join(self._agent_text)
-        if answer == streamed:
+        self._surrogates.flush("answer")  # the repetition has the whole character
+        if answer in {"", streamed}:  # a last message without text is normal, and wipes nothing
             return []
         if answer.startswith(streamed):
             return self._agent_message(answer[len(streamed) :])
-        self._agent_text = [answer]
-        return [Replace(text=answer)]
+        return self._replace_by(answer)
 
     def _agent_message(self, answer: str) -> list[Event]:
         if self._agent_text is None:
@@ -123,19 +130,25 @@ class Reader:
         if not text:
             return []
         self._has_text = True
+        self._replacement = None
         return [Token(text=text)]
 
     def _text_chunk(self, event: dict[str, Any]) -> list[Event]:
         return self._append(_text(_data(event), "text") or "")
 
     def _replace(self, event: dict[str, Any]) -> list[Event]:
-        self._surrogates.flush("answer")
         text = _text(event, "answer")
         if text is None:
             text = _text(_data(event), "text") or ""
         if text == self._replacement:  # 0.15.3 sends it twice
             return []
+        self._replaced = True
         self._replacement = text
+        return self._replace_by(text)
+
+    def _replace_by(self, text: str) -> list[Event]:
+        self._surrogates.flush("answer")
+        text = self._surrogates.push("answer", text) + self._surrogates.flush("answer")
         self._has_text = True
         if self._agent_text is not None:
             self._agent_text = [text]
@@ -160,7 +173,7 @@ class Reader:
             if file_id not in self._files:
                 self._files.add(file_id)
                 kind = _text(file, "type") or "file"
-                events.append(File(id=file_id, kind=kind, url=urljoin(self._base_url, url)))
+                events.append(File(id=file_id, kind=kind, url=_absolute(self._base_url, url)))
         return events
 
     # -- endings ---------------------------------------------------------------------------------------------------
@@ -175,9 +188,10 @@ class Reader:
         metadata = metadata if isinstance(metadata, dict) else {}
         usage = metadata.get("usage")
         self._usage = usage_of(usage if isinstance(usage, dict) else None)
-        sources = [_picked(item, _SOURCE_FIELDS) for item in metadata.get("retriever_resources") or () if item]
-        if sources:
-            self._metadata["sources"] = sources
+        resources = metadata.get("retriever_resources")
+        sources = [_picked(item, _SOURCE_FIELDS) for item in resources] if isinstance(resources, list) else []
+        if any(sources):
+            self._metadata["sources"] = [source for source in sources if source]
         # A chatflow has two endings, in an order that depends on the version; every other app has this one.
         self.complete = not self._workflow_seen or self._workflow_status is not None
         return [*self._end_text(), *self._new_files(event.get("files"))]
@@ -191,7 +205,8 @@ class Reader:
         self._workflow_tokens = tokens if type(tokens) is int and tokens > 0 else None
         # `failed` after `message_end` is a delivered answer: a chatflow whose input was blocked (1.15.0).
         if status == "failed" and not self._message_end_seen:
-            self._failure = Failure("upstream_failed")
+            self._stopped = (_text(data, "error") or "").startswith(_STOP_TEXTS)
+            self._failure = None if self._stopped else Failure("upstream_failed")
         self.complete = self._message_end_seen or self._mode == "workflow"
         events = self._end_text()
         if self._mode == "workflow":
@@ -230,19 +245,28 @@ class Reader:
 
     def eof(self) -> Verdict:
         """Return the verdict; without a terminal event the answer was cut off."""
-        told = {"finish_reason": self._workflow_status, "usage": self._known_usage(), "metadata": self._metadata}
+        reason, failure = self._reason()
+        return Verdict(
+            reason=reason,
+            failure=failure,
+            finish_reason=self._workflow_status,
+            usage=self._known_usage(),
+            metadata=self._metadata,
+        )
+
+    def _reason(self) -> tuple[str, Failure | None]:
         if self._failure is not None:
-            return Verdict(reason="error", failure=self._failure, **told)
+            return "error", self._failure
         if self._paused:
-            return Verdict(reason="paused", **told)
+            return "paused", None
         # Moderation ends a chatflow as "stopped" with a replaced, delivered answer; otherwise someone asked for it.
-        if self._workflow_status == "stopped" and self._replacement is None:
-            return Verdict(reason="stopped", **told)
+        if self._stopped or (self._workflow_status == "stopped" and not self._replaced):
+            return "stopped", None
         if self._message_end_seen or self._workflow_status:
-            return Verdict(reason="done", **told)
+            return "done", None
         if "form" in self._metadata:
-            return Verdict(reason="paused", **told)
-        return failed("upstream_truncated", **told)
+            return "paused", None
+        return "error", Failure("upstream_truncated")
 
     def _known_usage(self) -> Usage | None:
         if self._usage is None and self._workflow_tokens is not None:
@@ -287,6 +311,13 @@ def _data(event: dict[str, Any]) -> dict[str, Any]:
 def _text(value: dict[str, Any], key: str) -> str | None:
     item = value.get(key)
     return item if isinstance(item, str) else None
+
+
+def _absolute(base_url: str, url: str) -> str:
+    try:
+        return urljoin(base_url, url)
+    except ValueError:  # "http://[": a page can show it as little as a browser can open it
+        return url
 
 
 def _picked(value: Any, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ def _of_data(data: Any, kind: str, status: str) -> Step | None:
     if status == "finished" or kind == "log":
         if isinstance(told, str) and told in _FAILED:
             status = "failed"
-        elif kind == "log" and told in {"success", "succeeded"}:
+        elif kind == "log" and told in ("success", "succeeded"):
             status = "finished"
     name = next((data[key] for key in ("title", "label") if isinstance(data.get(key), str)), "")
     detail = {

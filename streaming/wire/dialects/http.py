@@ -15,13 +15,17 @@ BUSY_RETRY_AFTER_SECONDS = 5
 def endpoint(base_url: str, path: str) -> str:
     """Return the URL of `path` under a base URL given with or without /v1; its query (Azure's api-version) is kept.
 
+    A URL that ends in `path` already is the whole one.
+
     >>> endpoint("https://api.openai.com", "chat/completions")
     'https://api.openai.com/v1/chat/completions'
     """
     parts = urlsplit(base_url)
-    root = parts.path.rstrip("/").removesuffix("/" + path)
-    # An empty path means "the usual place"; any other path is the user's own and stays as it is.
-    return urlunsplit(parts._replace(path=f"{root or '/v1'}/{path}"))
+    root = parts.path.rstrip("/")
+    if not root.endswith("/" + path):
+        # An empty path means "the usual place"; any other path is the user's own and stays as it is.
+        root = f"{root or '/v1'}/{path}"
+    return urlunsplit(parts._replace(path=root))
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> int | None:

@@ -27,7 +27,7 @@ _FAILED_FINISH_REASONS = {"error", "insufficient_system_resource"}  # OpenRouter
 class OpenAI:
     """The dialect, configured for one upstream. `auth_header` is the header that carries the key (Azure: api-key)."""
 
-    keeps_conversations = False
+    history = "relay"
     stops_by_request = False  # closing the connection is the stop
 
     def __init__(
@@ -154,7 +154,7 @@ class Reader:
         if _is_one_of(code, _QUOTA_CODES):
             self._failure = Failure("upstream_rejected", "The upstream's quota is spent.")
         elif _is_one_of(code, _CALLERS_FAULT_CODES):
-            self._failure = Failure("upstream_rejected", _message_for(code), status=400)
+            self._failure = Failure("upstream_rejected", _message_for(str(code)), status=400)
         else:
             self._failure = Failure("upstream_failed")
         self.complete = True

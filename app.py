@@ -1,0 +1,136 @@
+"""Puts the relay together. `python app.py` serves it with gunicorn; `gunicorn app:app` does the same."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from flask import Flask
+from gevent import monkey
+
+from streaming.chat import chat
+from streaming.dotenv import load_dotenv
+from streaming.relay.conversations import Conversations
+from streaming.relay.demo import DemoUpstream
+from streaming.relay.exchange import HttpUpstream
+from streaming.relay.runs import Bounds, Runs
+from streaming.relay.stores.memory import MemoryStore
+from streaming.relay.upstream import Limits, Session, Upstream
+from streaming.settings import Settings, SettingsError
+from streaming.upstream_settings import UpstreamSettings
+from streaming.web import errors
+from streaming.web.page import page
+from streaming.web.routes import Relay, routes
+from streaming.web.streams import StreamSettings
+from streaming.wire.dialects import Dialect
+from streaming.wire.dialects.dify import Dify
+from streaming.wire.dialects.openai import OpenAI
+
+ROOT = Path(__file__).parent
+log = logging.getLogger("sluice")
+
+
+def load_settings() -> Settings:
+    """Return the settings of the environment and of `.env` beside this file; exit with what is wrong with them."""
+    try:
+        return Settings.from_env(load_dotenv(ROOT / ".env", os.environ))
+    except SettingsError as error:
+        sys.exit(f"Sluice cannot start:\n{error}")
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """Return the WSGI application. Nothing else composes anything; without `settings` the environment counts."""
+    app = Flask(__name__)
+    app.cli.add_command(chat)
+    errors.install(app)
+    app.register_blueprint(routes)
+    app.register_blueprint(page)
+    if settings is None and _is_flask_command():  # `flask chat` talks to a running relay and needs none of its own
+        return app
+    if not monkey.is_module_patched("socket"):
+        raise RuntimeError("gevent has not patched this process: serve with `make run` or `gunicorn app:app`.")
+    settings = settings or load_settings()
+    app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
+    app.extensions["sluice"] = _relay(settings)
+    return app
+
+
+def _is_flask_command() -> bool:
+    """Return whether the `flask` command is loading the app; its own server is refused, as it is not patched."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.info_name == "run":
+        raise click.UsageError("flask's own server cannot stream many answers at once; use `make run`.")
+    return os.environ.get("FLASK_RUN_FROM_CLI") == "true"
+
+
+def _relay(settings: Settings) -> Relay:
+    limits = Limits(
+        connect_seconds=settings.connect_timeout_seconds,
+        idle_seconds=settings.idle_timeout_seconds,
+        progress_seconds=settings.progress_timeout_seconds,
+        run_max_seconds=settings.run_max_seconds,
+    )
+    store, session = MemoryStore(), Session()
+    conversations = Conversations(
+        store.keys,
+        ttl_seconds=settings.conversation_ttl_seconds,
+        max_turns=settings.conversation_max_turns,
+        claim_seconds=settings.run_max_seconds + 60,
+    )
+    bounds = Bounds(
+        max_runs=settings.max_runs,
+        run_max_bytes=settings.run_max_bytes,
+        log_max_bytes=settings.log_max_bytes,
+        run_ttl_seconds=settings.run_ttl_seconds,
+        run_max_seconds=settings.run_max_seconds,
+        disconnect_grace_seconds=settings.disconnect_grace_seconds,
+    )
+    upstreams = [_upstream(each, session, limits) for each in settings.upstreams]
+    runs = Runs(upstreams=upstreams, store=store, conversations=conversations, bounds=bounds)
+    if any(upstream.dialect_name == "demo" for upstream in upstreams):
+        log.warning("The built-in demo upstream answers: no model is behind it. Set UPSTREAM for real answers.")
+    stream_settings = StreamSettings(
+        heartbeat_seconds=settings.heartbeat_seconds,
+        retry_ms=settings.retry_ms,
+        stream_max_seconds=settings.stream_max_seconds,
+    )
+    return Relay(runs, stream_settings, settings.chat_wait_seconds)
+
+
+def _upstream(settings: UpstreamSettings, session: Session, limits: Limits) -> Upstream:
+    dialect: Dialect
+    if settings.dialect == "demo":
+        return DemoUpstream(settings.name)
+    if settings.dialect == "dify":
+        dialect = Dify(
+            url=settings.url,
+            api_key=settings.api_key,
+            mode=settings.dify_mode,
+            prompt_input=settings.dify_prompt_input,
+        )
+    else:
+        dialect = OpenAI(
+            url=settings.url,
+            api_key=settings.api_key,
+            model=settings.model,
+            auth_header=settings.auth_header,
+            system_prompt=settings.system_prompt,
+            include_usage=settings.include_usage,
+        )
+    return HttpUpstream(settings.name, settings.dialect, dialect, session, limits)
+
+
+def __getattr__(name: str) -> Any:
+    """Make `gunicorn app:app` work although importing this module starts nothing."""
+    if name != "app":
+        raise AttributeError(name)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    return create_app()
+
+
+if __name__ == "__main__":
+    load_settings()  # what is wrong is said at once, not from inside a worker
+    os.chdir(ROOT)
+    os.execv(sys.executable, [sys.executable, "-m", "gunicorn", "app:app"])

@@ -1,0 +1,37 @@
+"""Server settings, each with its reason. gunicorn reads this file by itself: `gunicorn app:app` is enough."""
+
+from gevent import monkey
+
+monkey.patch_all()  # before anything that opens sockets is imported: requests and ssl break when patched late
+
+import os
+import resource
+import sys
+
+from app import load_settings
+
+_settings = load_settings()
+
+bind = _settings.bind
+# Invariant: several workers only with a shared store, because a run lives in the memory of the process that began it.
+# PaaS builders set WEB_CONCURRENCY by themselves.
+workers = 1
+if _settings.web_concurrency > 1:
+    print(f"WEB_CONCURRENCY={_settings.web_concurrency}: running 1 worker, runs live in its memory.", file=sys.stderr)
+
+worker_class = "streaming.web.worker.RelayWorker"
+preload_app = False  # hub, sockets and greenlets must be born in the process that uses them
+# A full pool would leave clients hanging in the backlog without an answer; the app refuses at MAX_RUNS with a 503.
+worker_connections = _settings.max_runs + 1000
+keepalive = 5  # also bounds how long a request's head may take
+timeout = 30  # a blocked event loop, never a long stream: the worker's heartbeat runs beside them
+graceful_timeout = 29  # the usual platform kills at 30
+max_requests = 0  # with one worker, a restart would be an outage as long as the longest stream
+limit_request_line = 8190  # gunicorn's most: about 900 Chinese characters, percent-encoded
+control_socket_disable = True  # not needed, and unwritable in containers
+http_protocols = "h1"  # this worker would serve the streams of one HTTP/2 connection one after another
+accesslog = None  # its lines hold query strings, and so prompts
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112  # a heartbeat on disk can block
+
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))  # two descriptors a stream; 1,024 are soon used up

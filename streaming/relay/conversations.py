@@ -1,0 +1,120 @@
+"""Conversations: the history of upstreams that keep none, and the other name of those that do (Dify).
+
+Only turns that ended well enter the history. One unfinished run a conversation.
+"""
+
+import hashlib
+import secrets
+
+import msgspec
+
+from streaming.relay.store import Keys
+from streaming.relay.upstream import Upstream
+from streaming.wire.ask import Ask, Context, Message
+from streaming.wire.errors import Refusal
+
+HISTORY_MAX_BYTES = 1024 * 1024
+"""Against one conversation filling the memory; more text than this fits into no model's context."""
+
+
+class Conversation(msgspec.Struct):
+    """What is kept of one conversation. `owner` None = whoever holds its id."""
+
+    id: str
+    owner: str | None
+    upstream: str
+    user: str
+    turns: list[tuple[Message, Message]] = []  # question, answer; the oldest first
+    upstream_id: str | None = None  # the upstream's own conversation id
+
+
+_decode = msgspec.json.Decoder(Conversation).decode
+
+
+class Turn(msgspec.Struct):
+    """One ask's place in its conversation; `conversation` None where the ask has none."""
+
+    context: Context
+    conversation: Conversation | None = None
+    replaces_last: bool = False
+
+    @property
+    def conversation_id(self) -> str | None:
+        """Return our conversation id."""
+        return self.conversation.id if self.conversation else None
+
+
+class Conversations:
+    """Opens, locks and extends conversations, all through Keys."""
+
+    def __init__(self, keys: Keys, *, ttl_seconds: float, max_turns: int, claim_seconds: float) -> None:
+        self._keys = keys
+        self._ttl_seconds = ttl_seconds
+        self._max_turns = max_turns
+        self._claim_seconds = claim_seconds  # longer than any run
+
+    def open(self, ask: Ask, owner: str | None, upstream: Upstream) -> Turn:
+        """Return the ask's turn. Raises Refusal("conversation_not_found") or ("bad_request")."""
+        if ask.messages is not None or upstream.history == "none":
+            messages = ask.messages or [Message("user", ask.prompt or "")]
+            return Turn(Context(messages=messages, user=ask.user or _anonymous_user(secrets.token_urlsafe())))
+        question = Message("user", ask.prompt or "")
+        if ask.conversation_id is None:
+            conversation = self._new(ask, owner, upstream)
+        else:
+            conversation = self._existing(ask.conversation_id, owner, upstream)
+        turns = conversation.turns[:-1] if ask.replace_last else conversation.turns
+        context = Context(
+            messages=[*(message for turn in turns for message in turn), question],
+            conversation_id=conversation.upstream_id,
+            user=ask.user or conversation.user,
+        )
+        return Turn(context, conversation, ask.replace_last)
+
+    def _new(self, ask: Ask, owner: str | None, upstream: Upstream) -> Conversation:
+        id_ = secrets.token_urlsafe(16)
+        return Conversation(id=id_, owner=owner, upstream=upstream.name, user=ask.user or _anonymous_user(id_))
+
+    def _existing(self, id_: str, owner: str | None, upstream: Upstream) -> Conversation:
+        value = self._keys.get(f"conversation:{id_}")
+        conversation = _decode(value) if value is not None else None
+        if conversation is None or conversation.owner not in {None, owner}:
+            raise Refusal("conversation_not_found", "No such conversation, or it has expired; begin a new one.")
+        if upstream.history == "upstream" and conversation.upstream != upstream.name:
+            raise Refusal("bad_request", f"This conversation lives at the upstream '{conversation.upstream}'.")
+        return conversation
+
+    def claim(self, turn: Turn, run_id: str) -> None:
+        """Lock the conversation for a run. Raises Refusal("conversation_busy")."""
+        if turn.conversation is None:
+            return
+        key = f"conversation-run:{turn.conversation.id}"
+        if self._keys.claim(key, run_id.encode(), self._claim_seconds) is not None:
+            raise Refusal("conversation_busy", "This conversation has an unfinished run; stop it or wait for its end.")
+
+    def release(self, turn: Turn) -> None:
+        """Unlock the conversation."""
+        if turn.conversation is not None:
+            self._keys.delete(f"conversation-run:{turn.conversation.id}")
+
+    def extend(self, turn: Turn, answer: str, upstream_id: str | None) -> None:
+        """Add a turn that ended well to the history."""
+        conversation = turn.conversation
+        if conversation is None:
+            return
+        if turn.replaces_last:
+            del conversation.turns[-1:]
+        if upstream_id is None:
+            conversation.turns.append((turn.context.messages[-1], Message("assistant", answer)))
+        conversation.upstream_id = upstream_id
+        del conversation.turns[: -self._max_turns]
+        value = msgspec.json.encode(conversation)
+        while len(value) > HISTORY_MAX_BYTES and len(conversation.turns) > 1:
+            del conversation.turns[0]
+            value = msgspec.json.encode(conversation)
+        self._keys.put(f"conversation:{conversation.id}", value, self._ttl_seconds)
+
+
+def _anonymous_user(secret: str) -> str:
+    """Return an end-user name for Dify, stable for a conversation. Its id opens it, so only a hash leaves the relay."""
+    return f"sluice-{hashlib.sha256(secret.encode()).hexdigest()[:16]}"

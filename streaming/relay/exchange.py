@@ -1,0 +1,244 @@
+"""One call to an HTTP upstream: open, read to the last word, stop.
+
+All its I/O happens in the greenlet that called `run`. `stop` throws into that greenlet from the hub, which works while
+connecting, before the headers, in silence and in the middle of a read; closing the response from another greenlet
+does not (RuntimeError: reentrant call inside BufferedReader, and nothing is cancelled).
+"""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import requests
+import urllib3
+from gevent import get_hub, getcurrent
+from gevent.event import Event as Flag
+
+from streaming.relay.upstream import Interrupted, Limits, Session, Sink, read_refusal
+from streaming.wire import sse
+from streaming.wire.ask import Ask, Context
+from streaming.wire.dialects import Dialect, Reader, Request, Verdict
+from streaming.wire.errors import Failure
+
+READ_BYTES = 64 * 1024
+LAST_WORD_SECONDS = 2.0  # how long usage and a second ending are awaited after the first terminal sign
+STOP_SECONDS = 3.0  # how long an upstream that is stopped by request may take to end its stream
+DRAIN_SECONDS = 1.0  # how long the last HTTP chunk is awaited, so that the connection can be kept
+PROGRESS_CHECK_SECONDS = 1.0  # a timer moved at every token would cost more than it tells
+
+
+class HttpExchange:
+    """See upstream.Exchange."""
+
+    def __init__(
+        self, *, dialect: Dialect, session: Session, limits: Limits, ask: Ask, context: Context, sink: Sink
+    ) -> None:
+        self.upstream_stop: str | None = None
+        self._dialect = dialect
+        self._session = session
+        self._limits = limits
+        self._request = dialect.request(ask, context)
+        self._reader: Reader = dialect.reader(context)
+        self._sink = sink
+        self._greenlet: Any = None  # the one inside `run`, None outside
+        self._response: requests.Response | None = None
+        self._stopping = False
+        self._stoppable = Flag()  # the upstream's task is known, or there is nothing left to stop
+        self._stopper: gevent.Greenlet | None = None
+        self._last_resort: gevent.Greenlet | None = None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """Return the upstream's own conversation id."""
+        return self._reader.conversation_id
+
+    def run(self) -> Verdict:
+        """See upstream.Exchange."""
+        if self._stopping:
+            raise Interrupted
+        self._greenlet = getcurrent()
+        too_long = gevent.Timeout.start_new(self._limits.run_max_seconds, Failure("run_too_long"))
+        try:
+            verdict = self._read(self._open())
+            if self._stopper is not None:  # the stream may end before its stop call is answered
+                self._stopper.join()
+            return verdict
+        finally:
+            # From here on nothing may be thrown into this greenlet: it goes on to write the run's end.
+            self._greenlet = None
+            self._stoppable.set()
+            too_long.close()
+
+    def _open(self) -> requests.Response:
+        opened = self._session.open(self._request, self._limits)
+        response = self._response = opened.response
+        if response.status_code != 200:
+            self._response = None
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            raise self._dialect.refusal(response.status_code, headers, read_refusal(response))
+        content_type = response.headers.get("Content-Type", "").lower()
+        if content_type.startswith(("application/json", "text/html")):  # a stream was asked for
+            raise Failure("upstream_invalid")
+        self._sink.accepted(1, opened.connect_ms, opened.headers_ms)
+        return response
+
+    def _read(self, response: requests.Response) -> Verdict:
+        """Read the answer to its last word. read1 alone shows a token when it arrives, whatever the framing."""
+        decoder = sse.Decoder()
+        clock = _Clock(self._limits.progress_seconds)
+        try:
+            while chunk := response.raw.read1(READ_BYTES, decode_content=True):
+                self._take(decoder.feed(chunk), clock)
+                if self._reader.complete:
+                    break
+                if self._reader.verdict is not None:
+                    clock.await_last_word()
+        except sse.EventTooLarge:
+            raise Failure("upstream_invalid") from None
+        except urllib3.exceptions.ReadTimeoutError:
+            return self._ended_early("upstream_timeout")
+        except (urllib3.exceptions.HTTPError, OSError):  # reset, or no last HTTP chunk
+            return self._ended_early("upstream_truncated")
+        except gevent.Timeout as timeout:
+            if timeout is not clock.timeout:
+                raise
+            return self._ended_early("upstream_timeout")
+        finally:
+            clock.close()
+        return self._reader.eof()
+
+    def _take(self, items: Iterator[sse.ServerSentEvent | sse.Comment], clock: "_Clock") -> None:
+        for item in items:
+            if isinstance(item, sse.Comment):
+                continue
+            clock.progress()
+            for event in self._reader.feed(item):
+                self._sink.append(event)
+            if self._reader.complete:
+                return
+        if self._stopping and self._reader.stop_request() is not None:
+            self._stoppable.set()
+
+    def _ended_early(self, code: str) -> Verdict:
+        """After the first terminal sign nothing but usage can be missing."""
+        if self._reader.verdict is None:
+            raise Failure(code)
+        return self._reader.eof()
+
+    def stop(self) -> None:
+        """See upstream.Exchange."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._greenlet is None:
+            return
+        if self._dialect.stops_by_request:
+            if self._reader.stop_request() is not None:
+                self._stoppable.set()
+            self._stopper = gevent.spawn(self._stop_by_request)
+            self._last_resort = gevent.spawn_later(STOP_SECONDS, self._interrupt)
+        else:
+            self.upstream_stop = "closed"
+            self._interrupt()
+
+    def _stop_by_request(self) -> None:
+        """Post the stop while the answer is still being read: Dify loses the answer of one who leaves first."""
+        self.upstream_stop = "failed"
+        deadline = time.monotonic() + STOP_SECONDS
+        self._stoppable.wait(STOP_SECONDS)
+        request = self._reader.stop_request()
+        if request is None:
+            return
+        with gevent.Timeout(max(0.1, deadline - time.monotonic()), False):
+            if self._post_stop(request):
+                self.upstream_stop = "confirmed"
+
+    def _post_stop(self, request: Request) -> bool:
+        try:
+            response = self._session.open(request, self._limits).response
+        except Failure:
+            return False
+        read_refusal(response)
+        return response.status_code == 200
+
+    def _interrupt(self) -> None:
+        get_hub().loop.run_callback(self._throw)
+
+    def _throw(self) -> None:
+        if self._greenlet is not None:
+            self._greenlet.throw(Interrupted)
+
+    def close(self) -> None:
+        """See upstream.Exchange."""
+        if self._last_resort is not None:
+            self._last_resort.kill(block=False)
+        response, self._response = self._response, None
+        if response is None:
+            return
+        try:
+            if self._reader.complete:
+                with gevent.Timeout(DRAIN_SECONDS, False):
+                    while response.raw.read1(READ_BYTES):
+                        pass
+        except (urllib3.exceptions.HTTPError, OSError):
+            pass  # a connection that cannot be kept
+        finally:
+            response.close()
+
+
+class _Clock:
+    """The timer of one answer: no event for too long, or no last word after the first terminal sign.
+
+    It goes off inside the greenlet that made it, as gevent.Timeout.
+    """
+
+    def __init__(self, progress_seconds: float) -> None:
+        self._progress_seconds = progress_seconds
+        self._awaiting_last_word = False
+        self._started = time.monotonic()
+        self.timeout = gevent.Timeout.start_new(progress_seconds)
+
+    def progress(self) -> None:
+        """An event came: the time begins anew."""
+        now = time.monotonic()
+        if (
+            now - self._started >= min(PROGRESS_CHECK_SECONDS, self._progress_seconds / 4)
+            and not self._awaiting_last_word
+        ):
+            self._restart(now, self._progress_seconds)
+
+    def await_last_word(self) -> None:
+        """From now on only a short time is left, whatever comes."""
+        if not self._awaiting_last_word:
+            self._awaiting_last_word = True
+            self._restart(time.monotonic(), LAST_WORD_SECONDS)
+
+    def _restart(self, now: float, seconds: float) -> None:
+        self._started = now
+        self.timeout.close()
+        self.timeout = gevent.Timeout.start_new(seconds)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        self.timeout.close()
+
+
+class HttpUpstream:
+    """See upstream.Upstream: one that is called over HTTP."""
+
+    def __init__(self, name: str, dialect_name: str, dialect: Dialect, session: Session, limits: Limits) -> None:
+        self.name = name
+        self.dialect_name = dialect_name
+        self.model = dialect.model
+        self.history = dialect.history
+        self.check = dialect.check
+        self._dialect = dialect
+        self._session = session
+        self._limits = limits
+
+    def exchange(self, ask: Ask, context: Context, sink: Sink) -> HttpExchange:
+        """See upstream.Upstream."""
+        return HttpExchange(
+            dialect=self._dialect, session=self._session, limits=self._limits, ask=ask, context=context, sink=sink
+        )

@@ -1,0 +1,185 @@
+"""A run: one generation, from its accepted ask to its single end, whoever is watching."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import gevent
+
+from streaming.relay.conversations import Turn
+from streaming.relay.cursor import READ_LIMIT_EVENTS, Cursor, Sleeper
+from streaming.relay.presence import Presence
+from streaming.relay.store import Log
+from streaming.relay.upstream import Exchange, Interrupted
+from streaming.wire import jsontext
+from streaming.wire.answer import Answer, fold
+from streaming.wire.dialects import Verdict
+from streaming.wire.errors import Failure
+from streaming.wire.events import End, Entry, Event, Reasoning, Replace, Start, Timing, Token, Upstream, Usage
+from streaming.wire.usage import RunningDigest, estimate
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """One generation and its log. `ended` is True from the moment its `end` is in the log.
+
+    `on_end(run, reason)` is called once, just before the `end` is written: what it stores is there when the
+    first subscriber sees the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002
+        turn: Turn,
+        log: Log,
+        upstream_name: str,
+        model: str | None,
+        max_bytes: int,
+        on_end: Callable[["Run", str], None],
+    ) -> None:
+        self.id = id
+        self.turn = turn
+        self.log = log
+        self.ended = False
+        self.last_seq = 0
+        self.exchange: Exchange | None = None
+        self.presence: Presence | None = None
+        self._upstream_name = upstream_name
+        self._model = model
+        self._max_bytes = max_bytes
+        self._on_end = on_end
+        self._begun = time.monotonic()
+        self._ending: str | None = None  # stopped, abandoned or interrupted: asked for, not yet in the log
+        self._accepted = False
+        self._timing: dict[str, float] = {}
+        self._digest = RunningDigest()
+        created = int(time.time())
+        self._write(Start(run_id=id, conversation_id=turn.conversation_id, created=created))
+
+    # -- the subscribers' side -------------------------------------------------------------------------------------
+
+    def follow(self, after: int) -> Cursor:
+        """Return a cursor behind event `after`; close it."""
+        if self.presence is not None:
+            self.presence.joined()
+        return Cursor(self, after, self._left)
+
+    def _left(self, by_us: bool) -> None:
+        if self.presence is not None:
+            self.presence.left(by_us=by_us)
+
+    def answer(self) -> Answer:
+        """Return what the log amounts to so far."""
+        return fold(self._entries())
+
+    def _entries(self) -> Iterator[Entry]:
+        after = 0
+        while entries := self.log.read(after, READ_LIMIT_EVENTS):
+            yield from entries
+            after = entries[-1].seq
+
+    def wait_end(self, timeout_seconds: float) -> bool:
+        """Wait for the end; return whether it came."""
+        sleeper = Sleeper()
+        deadline = time.monotonic() + timeout_seconds
+        self.log.watch(sleeper.wake)
+        try:
+            while not self.ended and (left := deadline - time.monotonic()) > 0:
+                sleeper.sleep(left)
+        finally:
+            self.log.unwatch(sleeper.wake)
+        return self.ended
+
+    def end_early(self, reason: str) -> None:
+        """Ask the run to end as "stopped", "abandoned" or "interrupted"; the first to ask decides."""
+        if self.ended or self._ending is not None:
+            return
+        self._ending = reason
+        if self.exchange is not None:
+            self.exchange.stop()
+
+    # -- the producer's side ---------------------------------------------------------------------------------------
+
+    def begin(self, exchange: Exchange) -> None:
+        """Start the upstream call in a greenlet of its own: it outlives the request that asked."""
+        self.exchange = exchange
+        gevent.spawn(self._produce, exchange)
+
+    def accepted(self, tries: int, connect_ms: float | None, headers_ms: float) -> None:
+        """See upstream.Sink."""
+        self._accepted = True
+        if connect_ms is not None:
+            self._timing["connect"] = round(connect_ms, 1)
+        self._timing["headers"] = round(headers_ms, 1)
+        self._write(Upstream(name=self._upstream_name, model=self._model, tries=tries))
+
+    def append(self, event: Event) -> None:
+        """See upstream.Sink. What arrives after the run was asked to end is not part of the answer."""
+        if self._ending is not None:
+            return
+        self._write(event)
+        if isinstance(event, Token):
+            self._digest.add(event.text)
+        elif isinstance(event, Replace):
+            self._digest.replace(event.text)
+        if "first_token" not in self._timing and isinstance(event, Token | Reasoning):
+            self._timing["first_token"] = self._elapsed_ms()
+
+    def _write(self, event: Event) -> None:
+        data = jsontext.dumps(event)
+        if self.log.size_bytes + len(data) > self._max_bytes and not isinstance(event, End):
+            raise Failure("run_too_large")
+        self.last_seq = self.log.append(event.type, data).seq
+
+    def _elapsed_ms(self) -> float:
+        return round((time.monotonic() - self._begun) * 1000, 1)
+
+    def _produce(self, exchange: Exchange) -> None:
+        try:
+            verdict = exchange.run()
+        except Failure as failure:
+            verdict = Verdict(reason="error", failure=failure)
+        except Interrupted:
+            verdict = Verdict(reason=self._ending or "interrupted")
+        except Exception:
+            log.exception("run failed inside the relay")
+            verdict = Verdict(reason="error", failure=Failure("internal"))
+        try:
+            self._end(verdict, exchange)
+        finally:
+            exchange.close()
+
+    def _end(self, verdict: Verdict, exchange: Exchange) -> None:
+        reason = self._ending or verdict.reason
+        failure = verdict.failure if reason == "error" else None
+        end = End(
+            reason=reason,
+            finish_reason=verdict.finish_reason if reason == verdict.reason else None,
+            error=failure.as_end_error() if failure else None,
+            usage=self._usage(verdict, reason),
+            digest=self._digest.value(),
+            upstream_stop=exchange.upstream_stop,
+            timing=Timing(**self._timing, total=self._elapsed_ms()),
+            metadata=verdict.metadata,
+        )
+        self._ending = reason
+        if self.presence is not None:
+            self.presence.over()
+        try:
+            self._on_end(self, reason)
+        finally:
+            self.ended = True
+            self._write(end)
+
+    def _usage(self, verdict: Verdict, reason: str) -> Usage:
+        """Return the upstream's counts, or our estimate where it told none or was cut off before it could."""
+        truncated = verdict.failure is not None and verdict.failure.code == "upstream_truncated"
+        if verdict.usage is not None and reason in {"done", "paused", "error"} and not truncated:
+            return verdict.usage
+        if not self._accepted:
+            return estimate("", "")
+        answer = self.answer()
+        prompt = "\n".join(message.text() for message in self.turn.context.messages)
+        return estimate(prompt, answer.text + answer.reasoning)

@@ -1,0 +1,216 @@
+"""All runs of this process: the one door in, finding one again, and forgetting in time."""
+
+import hashlib
+import logging
+import secrets
+import string
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import gevent
+import msgspec
+
+from streaming.relay.conversations import Conversations, Turn
+from streaming.relay.presence import Presence
+from streaming.relay.run import Run
+from streaming.relay.store import Store
+from streaming.relay.upstream import Upstream
+from streaming.wire.ask import Ask
+from streaming.wire.errors import Refusal
+
+log = logging.getLogger(__name__)
+
+TAG_CHARACTERS = 4  # of the instance that began a run, at the front of its id
+EXPIRED_REMEMBERED_SECONDS = 3600.0  # how long an expired id answers 410 instead of 404
+EXPIRED_REMEMBERED_MAX = 100_000  # ids; against a busy relay remembering for ever
+FULL_RETRY_AFTER_SECONDS = 5
+KEPT_TURNS = {"done", "stopped"}
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Who asks. `owner` None: anonymous, so that ids and keys alone decide what belongs to whom."""
+
+    owner: str | None = None
+
+
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs may take. Each is a setting of the same name."""
+
+    max_runs: int
+    run_max_bytes: int
+    log_max_bytes: int
+    run_ttl_seconds: float
+    run_max_seconds: float
+    disconnect_grace_seconds: float
+
+
+class Runs:
+    """Starts, finds and forgets runs. `upstreams` in the order of preference, at least one."""
+
+    def __init__(
+        self, *, upstreams: Sequence[Upstream], store: Store, conversations: Conversations, bounds: Bounds
+    ) -> None:
+        first = secrets.choice(string.ascii_letters + string.digits)  # ids begin with a letter or digit
+        self._tag = first + secrets.token_urlsafe(TAG_CHARACTERS)[: TAG_CHARACTERS - 1]
+        self.upstreams = {upstream.name: upstream for upstream in upstreams}
+        self._store = store
+        self._conversations = conversations
+        self._bounds = bounds
+        self._unfinished: dict[str, Run] = {}
+        self._ended: OrderedDict[str, tuple[Run, float]] = OrderedDict()  # the oldest first; when (monotonic)
+        self._expired: OrderedDict[str, float] = OrderedDict()  # id -> until when it is remembered
+        self._sweeper: gevent.Greenlet | None = None
+
+    # -- starting --------------------------------------------------------------------------------------------------
+
+    def start(self, ask: Ask, caller: Caller) -> Run:
+        """Return the run of this ask: a new one, or the one that the same idempotency key began.
+
+        The `start` event is in the log on return; the upstream is called after the caller's greenlet gives way.
+        Raises Refusal, AskError.
+        """
+        upstream = self._upstream(ask)
+        upstream.check(ask)
+        run_id = self._tag + secrets.token_urlsafe(16)
+        if ask.idempotency_key is None:
+            return self._start(ask, caller, upstream, run_id)
+        key = f"idempotency:{caller.owner or ''}:{ask.idempotency_key}"
+        fingerprint = _fingerprint(ask)
+        ttl = self._bounds.run_max_seconds + self._bounds.run_ttl_seconds + EXPIRED_REMEMBERED_SECONDS
+        there = self._store.keys.claim(key, f"{run_id} {fingerprint}".encode(), ttl)
+        if there is not None:
+            return self._attach(there.decode(), fingerprint)
+        try:
+            return self._start(ask, caller, upstream, run_id)
+        except BaseException:
+            self._store.keys.delete(key)  # nothing was begun: the key is free again
+            raise
+
+    def _upstream(self, ask: Ask) -> Upstream:
+        if ask.upstream is None:
+            return next(iter(self.upstreams.values()))
+        if ask.upstream not in self.upstreams:
+            raise Refusal("unknown_upstream", f"field 'upstream': known are {', '.join(self.upstreams)}.")
+        return self.upstreams[ask.upstream]
+
+    def _attach(self, claimed: str, fingerprint: str) -> Run:
+        run_id, _, of_ask = claimed.partition(" ")
+        if of_ask != fingerprint:
+            raise Refusal("idempotency_mismatch", "This idempotency key was used with another request.")
+        return self.get(run_id)
+
+    def _start(self, ask: Ask, caller: Caller, upstream: Upstream, run_id: str) -> Run:
+        self._refuse_if_full()
+        turn = self._conversations.open(ask, caller.owner, upstream)
+        self._conversations.claim(turn, run_id)
+        run = Run(
+            id=run_id,
+            turn=turn,
+            log=self._store.new_log(run_id),
+            upstream_name=upstream.name,
+            model=upstream.model,
+            max_bytes=self._bounds.run_max_bytes,
+            on_end=self._on_end,
+        )
+        run.presence = Presence(
+            ask.on_disconnect, self._bounds.disconnect_grace_seconds, lambda: run.end_early("abandoned")
+        )
+        self._unfinished[run_id] = run
+        run.begin(upstream.exchange(ask, turn.context, run))
+        return run
+
+    def _refuse_if_full(self) -> None:
+        self._make_room()
+        if len(self._unfinished) >= self._bounds.max_runs or self._store.size_bytes >= self._bounds.log_max_bytes:
+            raise Refusal(
+                "too_many_runs", "This relay is at its limit; try again shortly.", retry_after=FULL_RETRY_AFTER_SECONDS
+            )
+
+    # -- finding ---------------------------------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> Run:
+        """Return the run. Raises Refusal: run_expired, other_instance or run_not_found."""
+        run = self._unfinished.get(run_id)
+        if run is not None:
+            return run
+        if run_id in self._ended:
+            return self._ended[run_id][0]
+        if self._expired.get(run_id, 0) > time.monotonic():
+            raise Refusal("run_expired", "This run has expired.")
+        if is_run_id(run_id) and not run_id.startswith(self._tag):
+            raise Refusal(
+                "other_instance",
+                "This run was begun by another instance of the relay, or before its restart; runs are shared "
+                "between instances only where REDIS_URL is set.",
+            )
+        raise Refusal("run_not_found", "No such run.")
+
+    def counts(self) -> dict[str, int]:
+        """Return how many runs are unfinished and how many are kept for resuming."""
+        return {"unfinished": len(self._unfinished), "ended": len(self._ended)}
+
+    # -- ending and forgetting -------------------------------------------------------------------------------------
+
+    def _on_end(self, run: Run, reason: str) -> None:
+        try:
+            self._keep_turn(run.turn, run, reason)
+        except Exception:
+            log.exception("a turn could not be added to its conversation")
+        finally:
+            self._conversations.release(run.turn)
+            del self._unfinished[run.id]
+            self._ended[run.id] = (run, time.monotonic())
+            self._make_room()
+            self._sweep_later()
+
+    def _keep_turn(self, turn: Turn, run: Run, reason: str) -> None:
+        if turn.conversation is None or reason not in KEPT_TURNS or run.exchange is None:
+            return
+        upstream_id = run.exchange.conversation_id
+        self._conversations.extend(turn, run.answer().text if upstream_id is None else "", upstream_id)
+
+    def _make_room(self) -> None:
+        """Drop the oldest ended logs while all logs together are too large. Nothing that runs is touched."""
+        while self._store.size_bytes > self._bounds.log_max_bytes and self._ended:
+            self._expire_oldest()
+
+    def _sweep_later(self) -> None:
+        if self._sweeper is None and self._ended:
+            _, ended_at = next(iter(self._ended.values()))
+            wait = ended_at + self._bounds.run_ttl_seconds - time.monotonic()
+            self._sweeper = gevent.spawn_later(max(0.0, wait), self._sweep)
+
+    def _sweep(self) -> None:
+        self._sweeper = None
+        now = time.monotonic()
+        while self._ended and next(iter(self._ended.values()))[1] + self._bounds.run_ttl_seconds <= now:
+            self._expire_oldest()
+        self._sweep_later()
+
+    def _expire_oldest(self) -> None:
+        run_id, (run, _) = self._ended.popitem(last=False)
+        run.log.drop()
+        self._expired[run_id] = time.monotonic() + EXPIRED_REMEMBERED_SECONDS
+        if len(self._expired) > EXPIRED_REMEMBERED_MAX:
+            self._expired.popitem(last=False)
+
+    def close(self) -> None:
+        """End what still runs as interrupted and stop the sweeper."""
+        for run in list(self._unfinished.values()):
+            run.end_early("interrupted")
+        if self._sweeper is not None:
+            self._sweeper.kill(block=False)
+            self._sweeper = None
+
+
+def is_run_id(text: str) -> bool:
+    """Return whether the text has the form of a run id."""
+    allowed = string.ascii_letters + string.digits + "-_"
+    return len(text) == TAG_CHARACTERS + 22 and text[0] not in "-_" and all(character in allowed for character in text)
+
+
+def _fingerprint(ask: Ask) -> str:
+    """Return what makes two asks the same: everything but the key, as parsed."""
+    bare = msgspec.structs.replace(ask, idempotency_key=None)
+    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()

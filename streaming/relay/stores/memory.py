@@ -1,0 +1,106 @@
+"""The default store: this process's memory. Right for one process; nothing outlives it."""
+
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from streaming.relay.store import Keys
+from streaming.wire.events import Entry
+
+ENTRY_OVERHEAD_BYTES = 130
+"""What CPython spends on an entry besides its JSON (object, bytes header, list slot): counted, or the bound on all
+logs would be passed threefold by small tokens."""
+
+KEYS_MAX_BYTES = 64 * 1024 * 1024
+"""Against conversations filling the memory; the one untouched for longest goes first."""
+
+
+class MemoryLog:
+    """One run's log: a list, so `seq` is the index plus one."""
+
+    def __init__(self, store: "MemoryStore") -> None:
+        self.size_bytes = 0
+        self._store = store
+        self._entries: list[Entry] = []
+        self._watchers: list[Callable[[], None]] = []
+
+    def append(self, type: str, data: bytes) -> Entry:  # noqa: A002
+        """See store.Log."""
+        entry = Entry(len(self._entries) + 1, type, data)
+        self._entries.append(entry)
+        self.size_bytes += len(data)
+        self._store.size_bytes += len(data) + ENTRY_OVERHEAD_BYTES
+        for wake in self._watchers:
+            wake()
+        return entry
+
+    def read(self, after: int, limit: int) -> list[Entry]:
+        """See store.Log."""
+        return self._entries[after : after + limit]
+
+    def watch(self, wake: Callable[[], None]) -> None:
+        """See store.Log."""
+        self._watchers.append(wake)
+
+    def unwatch(self, wake: Callable[[], None]) -> None:
+        """See store.Log."""
+        if wake in self._watchers:
+            self._watchers.remove(wake)
+
+    def drop(self) -> None:
+        """See store.Log."""
+        self._store.size_bytes -= self.size_bytes + ENTRY_OVERHEAD_BYTES * len(self._entries)
+        self.size_bytes = 0
+        self._entries = []
+
+
+class MemoryKeys:
+    """Keys in a dict, bounded in bytes."""
+
+    def __init__(self, max_bytes: int = KEYS_MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+        self._values: OrderedDict[str, tuple[bytes, float]] = OrderedDict()  # key -> value, expiry (monotonic)
+
+    def get(self, key: str) -> bytes | None:
+        """See store.Keys."""
+        value, expires = self._values.get(key, (None, 0.0))
+        if value is None:
+            return None
+        if expires <= time.monotonic():
+            self.delete(key)
+            return None
+        return value
+
+    def put(self, key: str, value: bytes, ttl_seconds: float) -> None:
+        """See store.Keys."""
+        self.delete(key)
+        self._values[key] = (value, time.monotonic() + ttl_seconds)
+        self._size_bytes += len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        while self._size_bytes > self._max_bytes and len(self._values) > 1:
+            self.delete(next(iter(self._values)))
+
+    def claim(self, key: str, value: bytes, ttl_seconds: float) -> bytes | None:
+        """See store.Keys."""
+        there = self.get(key)
+        if there is None:
+            self.put(key, value, ttl_seconds)
+        return there
+
+    def delete(self, key: str) -> None:
+        """See store.Keys."""
+        value, _ = self._values.pop(key, (None, 0.0))
+        if value is not None:
+            self._size_bytes -= len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+
+
+class MemoryStore:
+    """See store.Store."""
+
+    def __init__(self) -> None:
+        self.size_bytes = 0
+        self.keys: Keys = MemoryKeys()
+
+    def new_log(self, run_id: str) -> MemoryLog:
+        """See store.Store."""
+        return MemoryLog(self)

@@ -1,0 +1,80 @@
+"""An HTTP request -> an ask: JSON, form or query string, each checked down to its bytes."""
+
+from collections.abc import Iterable
+from urllib.parse import parse_qsl
+
+import msgspec
+from flask import Request
+from werkzeug.datastructures import MultiDict
+
+from streaming.wire import ask as asks
+from streaming.wire.ask import Ask, AskError
+from streaming.wire.errors import Refusal
+
+MAX_FIELDS = 100  # of a form or query string: parsing thousands would cost more than any ask needs
+MAX_KEY_CHARACTERS = 256
+
+
+def read_ask(request: Request) -> Ask:
+    """Return the request's ask. Raises Refusal, AskError."""
+    ask = _read_body(request) if request.method == "POST" else asks.from_pairs(query(request))
+    key = header(request, "Idempotency-Key")
+    if not key:
+        return ask
+    if len(key) > MAX_KEY_CHARACTERS:
+        raise AskError(f"header 'Idempotency-Key' is longer than {MAX_KEY_CHARACTERS} characters")
+    if ask.idempotency_key not in {None, key}:
+        raise AskError("field 'idempotency_key' and header 'Idempotency-Key' differ")
+    return msgspec.structs.replace(ask, idempotency_key=key)
+
+
+def query(request: Request) -> dict[str, str]:
+    """Return the query string's fields; the last of a name counts. Werkzeug would replace bad UTF-8 silently."""
+    return _pairs(request.query_string, "query string")
+
+
+def header(request: Request, name: str) -> str:
+    """Return a header as text, "" where absent. WSGI gives Latin-1, clients send UTF-8."""
+    return request.headers.get(name, "").encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _read_body(request: Request) -> Ask:
+    if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
+        return asks.from_json(_json(request.get_data(cache=False)))
+    if request.mimetype == "application/x-www-form-urlencoded":
+        body = request.get_data(cache=False)
+        if body.lstrip().startswith(b"{"):
+            raise AskError("the body looks like JSON: send it with 'Content-Type: application/json' (curl: --json)")
+        return asks.from_pairs(_pairs(body, "body"))
+    if request.mimetype == "multipart/form-data":
+        return asks.from_pairs(_flat(request.form))
+    raise Refusal(
+        "unsupported_media_type",
+        "Send application/json, application/x-www-form-urlencoded or multipart/form-data.",
+    )
+
+
+def _json(body: bytes) -> object:
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise AskError(f"the body is not UTF-8 (byte {error.start})") from None
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise AskError(f"the body is not valid JSON: {error}") from None
+
+
+def _pairs(data: bytes, where: str) -> dict[str, str]:
+    try:
+        text = data.decode()
+        return dict(parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=MAX_FIELDS))
+    except UnicodeDecodeError:
+        raise AskError(f"the {where} is not UTF-8") from None
+    except ValueError:
+        raise AskError(f"the {where} has more than {MAX_FIELDS} fields") from None
+
+
+def _flat(form: MultiDict[str, str]) -> dict[str, str]:
+    items: Iterable[tuple[str, str]] = form.items(multi=True)
+    return dict(items)

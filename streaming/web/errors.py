@@ -1,0 +1,91 @@
+"""Every refusal as JSON with the request's id, whoever raised it; the rest of a refused body is read and dropped."""
+
+import logging
+import re
+import secrets
+
+import gevent
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from streaming.web.streams import json_response
+from streaming.wire.ask import AskError
+from streaming.wire.errors import Refusal
+
+log = logging.getLogger(__name__)
+
+DRAIN_MAX_BYTES = 16 * 1024 * 1024
+DRAIN_SECONDS = 2.0
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")  # it comes back in headers and logs
+_CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
+_MESSAGES = {
+    "not_found": "There is nothing at this address; GET / tells what there is.",
+    "body_too_large": "The body is larger than this relay accepts (MAX_BODY_BYTES).",
+    "bad_request": "The request could not be read.",
+}
+
+
+def install(app: Flask) -> None:
+    """Give the app its error answers and request ids."""
+    app.before_request(_take_request_id)
+    app.after_request(_finish)
+    app.register_error_handler(Refusal, _refusal)
+    app.register_error_handler(AskError, _ask_error)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(Exception, _internal)
+
+
+def _take_request_id() -> None:
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.status_code >= 400:
+        _drop_rest_of_body()
+    return response
+
+
+def _drop_rest_of_body() -> None:
+    """An answer sent while the client is still writing reaches it as a reset connection, not as an answer."""
+    source, left = request.environ["wsgi.input"], DRAIN_MAX_BYTES
+    try:
+        with gevent.Timeout(DRAIN_SECONDS, False):
+            while left > 0 and (piece := source.read(64 * 1024)):
+                left -= len(piece)
+    except Exception as error:  # a body that breaks off or is badly chunked: nothing is lost, it was unwanted
+        log.debug("a refused body could not be read to its end: %s", type(error).__name__)
+
+
+def _refusal(refusal: Refusal) -> Response:
+    body = {"error": {"code": refusal.code, "message": refusal.message, "request_id": g.request_id}}
+    response = json_response(body, refusal.status)
+    if refusal.retry_after is not None:
+        response.headers["Retry-After"] = str(refusal.retry_after)
+    return response
+
+
+def _ask_error(error: AskError) -> Response:
+    sentence = str(error)
+    return _refusal(Refusal("bad_request", sentence[0].upper() + sentence[1:] + "."))
+
+
+def _http_error(error: HTTPException) -> Response:
+    """Flask's own: no such route, wrong method, body too large, a redirect."""
+    if error.code is None or error.code < 400 or error.code >= 500:
+        return error.get_response()  # type: ignore[return-value]
+    code = _CODES.get(error.code, "bad_request")
+    message = _MESSAGES.get(code, "This address does not answer that method.")
+    response = _refusal(Refusal(code, message))
+    allowed = getattr(error, "valid_methods", None)
+    if allowed:
+        response.headers["Allow"] = ", ".join(sorted(allowed))
+    return response
+
+
+def _internal(error: Exception) -> Response:
+    # The endpoint, not the path: a path can hold a run's id, a query string a prompt.
+    log.error("request failed: %s", request.endpoint, exc_info=error)
+    return _refusal(Refusal("internal", "The relay failed; the fault is on our side."))

@@ -1,0 +1,174 @@
+"""The HTTP interface to runs."""
+
+from flask import Blueprint, Request, Response, current_app, render_template, request
+
+from streaming.relay.run import Run
+from streaming.relay.runs import Caller, Runs
+from streaming.web import resuming
+from streaming.web.asking import read_ask
+from streaming.web.streams import StreamSettings, json_answer, json_response, negotiated, respond
+from streaming.wire.errors import Refusal
+
+STOP_WAIT_SECONDS = 5.0
+COME_BACK_SECONDS = 2  # Retry-After of a 202
+
+routes = Blueprint("relay", __name__)
+
+
+class Relay:
+    """What the routes work with; create_app puts it into the app's extensions."""
+
+    def __init__(self, runs: Runs, stream_settings: StreamSettings, chat_wait_seconds: float) -> None:
+        self.runs = runs
+        self.stream_settings = stream_settings
+        self.chat_wait_seconds = chat_wait_seconds
+
+
+def _relay() -> Relay:
+    relay = current_app.extensions["sluice"]
+    assert isinstance(relay, Relay)
+    return relay
+
+
+@routes.route("/stream", methods=["GET", "POST"])
+def stream() -> Response:
+    """Start a run and stream it, or resume the run that Last-Event-ID names; never both."""
+    _refuse_what_nobody_reads(request)
+    cursor = resuming.last_event_id(request)
+    return _resume(cursor) if cursor else _start_stream()
+
+
+def _resume(cursor: str) -> Response:
+    relay, name = _relay(), negotiated(request)
+    run_id, after = resuming.stream_cursor(cursor)
+    try:
+        run = relay.runs.get(run_id)
+    except Refusal:
+        return resuming.lost(run_id, after, name, relay.stream_settings)
+    if after > run.last_seq and not run.ended:
+        raise Refusal("bad_cursor", "The cursor lies beyond the run's last event.")
+    return respond(run, after, name, relay.stream_settings, id_prefix=f"{run.id}.")
+
+
+def _start_stream() -> Response:
+    relay, name = _relay(), negotiated(request)
+    ask = read_ask(request)
+    if ask.response_mode == "blocking":
+        name = "json"
+    run = relay.runs.start(ask, Caller())
+    return respond(run, 0, name, relay.stream_settings, id_prefix=f"{run.id}.")
+
+
+@routes.post("/chat")
+def chat() -> Response:
+    """Ask and wait for the whole answer; a browser's form gets a page."""
+    relay = _relay()
+    run = relay.runs.start(read_ask(request), Caller())
+    cursor = run.follow(0)
+    try:
+        ended = run.wait_end(relay.chat_wait_seconds)
+    finally:
+        cursor.close(by_us=True)
+    if not ended and run.presence is not None:
+        run.presence.soften()
+    if _wants_page(request):
+        return _page(run)
+    return json_answer(run.answer()) if ended else _come_back(run)
+
+
+def _wants_page(request: Request) -> bool:
+    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+
+
+def _page(run: Run) -> Response:
+    """The answer for a browser without JavaScript; it refreshes itself until the end."""
+    answer = run.answer()
+    response = Response(render_template("answer.html", answer=answer, run_id=run.id, seconds=COME_BACK_SECONDS))
+    response.headers["X-Run-Id"] = run.id
+    response.headers["Cache-Control"] = "no-store"
+    response.status_code = answer.status() if answer.end else 202
+    return response
+
+
+def _come_back(run: Run) -> Response:
+    response = json_response({"run_id": run.id, "conversation_id": run.turn.conversation_id, "state": "running"}, 202)
+    response.headers["Location"] = f"/runs/{run.id}"
+    response.headers["Retry-After"] = str(COME_BACK_SECONDS)
+    response.headers["X-Run-Id"] = run.id
+    return response
+
+
+@routes.post("/runs")
+def start() -> Response:
+    """Start a run and say where it can be followed and stopped."""
+    run = _relay().runs.start(read_ask(request), Caller())
+    body = {
+        "run_id": run.id,
+        "conversation_id": run.turn.conversation_id,
+        "events_url": f"/runs/{run.id}/events",
+        "stop_url": f"/runs/{run.id}/stop",
+    }
+    response = json_response(body, 201)
+    response.headers["Location"] = f"/runs/{run.id}"
+    response.headers["X-Run-Id"] = run.id
+    return response
+
+
+@routes.get("/runs/<run_id>/events")
+def events(run_id: str) -> Response:
+    """Follow a run from any point, in any format."""
+    _refuse_what_nobody_reads(request)
+    relay = _relay()
+    run = relay.runs.get(run_id)
+    return respond(run, resuming.events_cursor(request, run), negotiated(request), relay.stream_settings)
+
+
+@routes.get("/runs/<run_id>")
+def snapshot(run_id: str) -> Response:
+    """Return what there is so far."""
+    run = _relay().runs.get(run_id)
+    if run.presence is not None:
+        run.presence.seen()
+    if _wants_page(request):
+        return _page(run)
+    return json_response(run.answer().as_snapshot())
+
+
+@routes.post("/runs/<run_id>/stop")
+def stop(run_id: str) -> Response:
+    """Stop a run and return its end; 202 where the upstream takes its time."""
+    run = _relay().runs.get(run_id)
+    run.end_early("stopped")
+    if not run.wait_end(STOP_WAIT_SECONDS):
+        return _come_back(run)
+    return json_response(run.answer().end)
+
+
+@routes.get("/upstreams")
+def upstreams() -> Response:
+    """Return what can be asked; the first one is the default."""
+    known = _relay().runs.upstreams.values()
+    return json_response(
+        {"upstreams": [{"name": each.name, "dialect": each.dialect_name, "model": each.model} for each in known]}
+    )
+
+
+@routes.get("/healthz")
+def healthz() -> Response:
+    """Alive: no I/O, the same while draining."""
+    return json_response({"status": "ok"})
+
+
+@routes.get("/readyz")
+def readyz() -> Response:
+    """Ready for new runs."""
+    return json_response({"status": "ready", "runs": _relay().runs.counts()})
+
+
+def _refuse_what_nobody_reads(request: Request) -> None:
+    """A HEAD or a prefetch would cost a generation, or a subscriber, that nobody looks at."""
+    if request.method == "HEAD":
+        raise Refusal("method_not_allowed", "HEAD is not answered here: it would cost a generation.")
+    purposes = (request.headers.get(name, "") for name in ("Sec-Purpose", "Purpose", "X-Moz"))
+    if any("prefetch" in purpose or "prerender" in purpose for purpose in purposes):
+        raise Refusal("forbidden", "Prefetching is not answered here: it would cost a generation.")

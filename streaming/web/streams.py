@@ -1,0 +1,143 @@
+"""A run -> a streaming HTTP response, in any of the native formats."""
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+from flask import Request, Response, stream_with_context
+
+from streaming.relay.cursor import Cursor
+from streaming.relay.run import Run
+from streaming.web.asking import query
+from streaming.wire.answer import Answer
+from streaming.wire.errors import Refusal
+from streaming.wire.formats import BodyAborted, Format, Ndjson, Sse, Text, writes
+
+log = logging.getLogger(__name__)
+
+MEDIA_TYPES = {
+    "text/event-stream": "sse",
+    "application/x-ndjson": "ndjson",
+    "text/plain": "text",
+    "application/json": "json",
+}
+FORMATS = tuple(MEDIA_TYPES.values())
+STREAM_HEADERS = {
+    # no-transform keeps edges from compressing, and so from holding back; the next one is nginx's own switch.
+    "Cache-Control": "no-cache, no-store, no-transform",
+    "X-Accel-Buffering": "no",
+}
+
+
+class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of the same names. `stream_max_seconds` 0 = a stream is never rolled over."""
+
+    heartbeat_seconds: float
+    retry_ms: int
+    stream_max_seconds: float
+
+
+def negotiated(request: Request) -> str:
+    """Return the format that `?format=` or `Accept` asks for, SSE where neither does. Raises Refusal."""
+    asked = query(request).get("format")
+    if asked is None:
+        media_type = request.accept_mimetypes.best_match(MEDIA_TYPES, "text/event-stream")
+        return MEDIA_TYPES[media_type]
+    if asked not in FORMATS:
+        raise Refusal("bad_request", f"parameter 'format': allowed are {', '.join(FORMATS)}.")
+    return asked
+
+
+def make_format(name: str, settings: StreamSettings, id_prefix: str) -> Format:
+    """Return the encoder of a format other than json. `id_prefix` goes before SSE's ids."""
+    if name == "ndjson":
+        return Ndjson()
+    if name == "text":
+        return Text()
+    return Sse(id_prefix=id_prefix, retry_ms=settings.retry_ms)
+
+
+def respond(run: Run, after: int, name: str, settings: StreamSettings, id_prefix: str = "") -> Response:
+    """Return a response that follows the run from behind event `after`."""
+    if name == "json":
+        return wait_and_answer(run)
+    if run.ended and after >= run.last_seq:
+        # 204 is the one answer that makes EventSource stop; elsewhere it is an empty stream.
+        return Response(status=204) if name == "sse" else streaming_response(iter(()), make_format(name, settings, ""))
+    format_ = make_format(name, settings, id_prefix)
+    max_seconds = 0.0 if name == "text" else settings.stream_max_seconds
+    cursor = run.follow(after)
+    body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds)
+    response = streaming_response(body, format_, on_close=cursor.close)
+    response.headers["X-Run-Id"] = run.id
+    return response
+
+
+def streaming_response(body: Iterator[bytes], format_: Format, on_close: Callable[[], None] | None = None) -> Response:
+    """Return a response that streams `body`. `on_close` runs even where the body was never begun (a HEAD)."""
+    response = Response(stream_with_context(body), content_type=format_.content_type, headers=STREAM_HEADERS)
+    if on_close is not None:
+        response.call_on_close(on_close)
+    return response
+
+
+def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds: float) -> Iterator[bytes]:
+    """Yield one write at a time; gunicorn sends each at once. The first one sends the headers, whatever there is."""
+    deadline = time.monotonic() + max_seconds if max_seconds else float("inf")
+    rolled_over = False
+    try:
+        first = b""
+        for first in writes(format_, cursor.read(0), format_.opening()):
+            yield first
+        if not first:
+            yield b""
+        while not cursor.done and not rolled_over:
+            entries = cursor.read(min(heartbeat_seconds, max(0.001, deadline - time.monotonic())))
+            yield from writes(format_, entries)
+            rolled_over = time.monotonic() >= deadline
+            if not entries and not cursor.done and not rolled_over and (ping := format_.ping()):
+                yield ping
+    except BodyAborted:
+        raise _reset() from None
+    except Exception:
+        log.exception("a stream broke off inside the relay")
+        raise _reset() from None
+    finally:
+        cursor.close(by_us=rolled_over)
+
+
+def _reset() -> ConnectionResetError:
+    """gunicorn takes this for a client that left: it closes without the last chunk, and logs at debug level only."""
+    return ConnectionResetError(errno.ECONNRESET, "body aborted")
+
+
+def wait_and_answer(run: Run) -> Response:
+    """Wait for the run's end and return its JSON answer."""
+    cursor = run.follow(run.last_seq)
+    try:
+        while not cursor.done:
+            cursor.read(60)
+    finally:
+        cursor.close()
+    return json_answer(run.answer())
+
+
+def json_answer(answer: Answer) -> Response:
+    """Return an ended run's `json` format."""
+    response = json_response(answer.as_json(), answer.status())
+    response.headers["X-Run-Id"] = answer.run_id
+    if answer.end and answer.end.error and answer.end.error.retry_after is not None:
+        response.headers["Retry-After"] = str(answer.end.error.retry_after)
+    return response
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """Return a JSON response that nobody caches."""
+    return Response(
+        msgspec.json.encode(value) + b"\n",
+        status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store"},
+    )

@@ -1,0 +1,223 @@
+"""Real parts for tests: the relay as its own gunicorn process, and an upstream that does what a script says.
+
+Works with and without gevent's patches (in a patched process the threads are greenlets).
+"""
+
+import contextlib
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import requests
+
+ROOT = Path(__file__).parent.parent
+WAIT_SECONDS = 20.0  # how long anything awaited may take on a slow machine
+PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = WAIT_SECONDS) -> None:
+    """Wait for something that sends no event of its own."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not happen within {seconds} s: {what}")
+        time.sleep(0.01)
+
+
+class Relay:
+    """The relay as users run it: `python app.py` with these settings. `log()` is what it printed."""
+
+    def __init__(self, **settings: str) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "PYTHONUNBUFFERED": "1", **settings}
+        self._lines: list[str] = []
+        self.process = subprocess.Popen(
+            [sys.executable, ROOT / "app.py"],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,  # a Ctrl-C of the test run is not for it
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            wait_until(self._ready, "the relay is ready")
+        except AssertionError as error:
+            self.stop()
+            raise AssertionError(f"{error}\n{self.log()}") from None
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self._lines.append(line)
+
+    def _ready(self) -> bool:
+        if self.process.poll() is not None:
+            raise AssertionError("the relay did not start")
+        try:
+            return requests.get(f"{self.url}/readyz", timeout=5).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def log(self) -> str:
+        """Return what the process has printed so far."""
+        return "".join(self._lines)
+
+    def counts(self) -> dict[str, int]:
+        """Return the numbers of unfinished and kept runs."""
+        return requests.get(f"{self.url}/readyz", timeout=5).json()["runs"]
+
+    def stop(self) -> int:
+        """End the process; return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(10)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait(10)
+        self._reader.join(5)
+        return self.process.returncode
+
+
+@contextlib.contextmanager
+def relay(**settings: str) -> Iterator[Relay]:
+    """Run a relay for the length of a `with` block."""
+    server = Relay(**settings)
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class Call:
+    """One request that reached the upstream. The script writes to it; `closed` is set when the relay hangs up."""
+
+    def __init__(self, connection: socket.socket, head: bytes, body: bytes) -> None:
+        self.connection = connection
+        self.body = body
+        self.method, self.path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
+        self.headers = {
+            name.lower(): value for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.M)
+        }
+        self.closed = threading.Event()
+
+    def send(self, data: bytes) -> None:
+        """Write raw bytes to the connection."""
+        self.connection.sendall(data)
+
+    def start(self, *, chunked: bool = True, content_type: str = "text/event-stream") -> None:
+        """Write the headers of a streaming answer."""
+        framing = "Transfer-Encoding: chunked" if chunked else "Connection: close"
+        self.send(f"HTTP/1.1 200 OK\r\nContent-Type: {content_type}\r\n{framing}\r\n\r\n".encode())
+
+    def chunk(self, data: bytes) -> None:
+        """Write one HTTP chunk."""
+        self.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def finish(self) -> None:
+        """Write the last HTTP chunk."""
+        self.send(b"0\r\n\r\n")
+
+    def answer(self, status: int, body: bytes, headers: str = "Content-Type: application/json") -> None:
+        """Write a whole answer."""
+        self.send(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{headers}\r\n\r\n".encode() + body)
+
+    def await_close(self, seconds: float = WAIT_SECONDS) -> bool:
+        """Wait until the relay closes the connection; return whether it did."""
+        self.connection.settimeout(seconds)
+        try:
+            while self.connection.recv(4096):
+                pass
+        except TimeoutError:
+            return False
+        except OSError:
+            pass
+        self.closed.set()
+        return True
+
+
+class ScriptedUpstream:
+    """An HTTP server on a real socket. `script(call)` runs for each request, in a thread of its own.
+
+    `calls` are all requests seen; `next_call()` waits for one.
+    """
+
+    def __init__(self, script: Callable[[Call], object]) -> None:
+        self.calls: list[Call] = []
+        self.script = script
+        self._arrived: queue.Queue[Call] = queue.Queue()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._connections: list[socket.socket] = []
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        self._closing = False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def next_call(self) -> Call:
+        """Return the next request in order of arrival."""
+        return self._arrived.get(timeout=WAIT_SECONDS)
+
+    def _accept(self) -> None:
+        while not self._closing:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection, connection.makefile("rb") as source:
+            while request := self._read(source):
+                call = Call(connection, *request)
+                self.calls.append(call)
+                self._arrived.put(call)
+                self.script(call)
+
+    def _read(self, source: object) -> tuple[bytes, bytes] | None:
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            line = source.readline()  # type: ignore[attr-defined]
+            if not line:
+                return None
+            head += line
+        length = re.search(rb"content-length: (\d+)", head, re.I)
+        return head, source.read(int(length[1]) if length else 0)  # type: ignore[attr-defined]
+
+    def close(self) -> None:
+        """Stop listening and hang up on everybody."""
+        self._closing = True
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def scripted(script: Callable[[Call], object]) -> Iterator[ScriptedUpstream]:
+    """Run a scripted upstream for the length of a `with` block."""
+    upstream = ScriptedUpstream(script)
+    try:
+        yield upstream
+    finally:
+        upstream.close()
