@@ -5,13 +5,13 @@ Exit code: 0 for a good end, 1 for a bad one or a lost relay, 2 for a refusal, 1
 """
 
 import contextlib
-import re
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import requests
@@ -166,9 +166,7 @@ def chat(
     show_reasoning: bool | None,
 ) -> None:
     """Ask a running relay. QUESTION is - or absent: read from stdin; absent on a terminal: a conversation."""
-    url = url or f"http://127.0.0.1:{port}"
-    if not re.match(r"https?://[^/\s]", url):
-        raise click.BadParameter(f"{url!r} is no http:// or https:// address", param_hint="--url")
+    url = _address(url or f"http://127.0.0.1:{port}")
     screen = Screen(show_reasoning=show_reasoning)
     ask = {"upstream": upstream, "conversation_id": conversation, "on_disconnect": "finish"}
     ask = {name: value for name, value in ask.items() if value}
@@ -183,6 +181,14 @@ def chat(
             screen.finish_answer()
             code = _INTERRUPTED
     sys.exit(code)
+
+
+def _address(text: str) -> str:
+    with contextlib.suppress(ValueError):  # brackets that do not match, a port that cannot be
+        parts = urlsplit(text)
+        if parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0:
+            return text
+    raise click.BadParameter(f"{text!r} is no http:// or https:// address", param_hint="--url")
 
 
 def _question(argument: str | None) -> str:

@@ -108,7 +108,10 @@ class Patience:
         """Wait before the next try. Raises GaveUp."""
         self._failures += 1
         if self._failures >= MAX_FAILURES:
-            raise GaveUp(f"{self._place} failed {self._failures} times in a row ({cause}); giving up") from cause
+            last = _reason(cause) or cause
+            raise GaveUp(
+                f"gave up on {self._place} after {MAX_FAILURES} failures in a row; the last: {last}"
+            ) from cause
         delay_seconds = min(FIRST_DELAY_SECONDS * 2 ** (self._failures - 1), LONGEST_DELAY_SECONDS)
         # Jitter: after a restart not every client comes back in the same moment.
         self._sleep(delay_seconds * random.uniform(0.5, 1))  # noqa: S311 (no secret)
@@ -187,7 +190,7 @@ class Relay:
         session.headers["Accept-Encoding"] = "identity"
         session.trust_env = urlsplit(url).hostname not in {"127.0.0.1", "localhost", "::1"}
         if api_key:
-            session.headers["Authorization"] = f"Bearer {api_key}"
+            session.headers["Authorization"] = f"Bearer {api_key.strip()}"
 
     def start(self, ask: dict[str, Any]) -> Started:
         """Begin a run. The idempotency key makes a repeated POST attach to the run of the first."""
@@ -220,7 +223,7 @@ class Relay:
                 break
             except _CUTS as cause:
                 # At the first try nothing was begun, and waiting would only hide that the address is wrong.
-                if first and _nobody_listens(cause):
+                if first and isinstance(_reason(cause), urllib3.exceptions.NewConnectionError):
                     raise NoRelay(f"no relay answers at {self._url}; start one with `make run`") from cause
                 first = False
                 patience.wait(cause)
@@ -230,9 +233,9 @@ class Relay:
             raise Refused(f"what answers at {url} is no relay that this client knows") from error
 
 
-def _nobody_listens(cause: Exception) -> bool:
-    reason = getattr(cause.args[0], "reason", None) if cause.args else None
-    return isinstance(reason, urllib3.exceptions.NewConnectionError)
+def _reason(cause: Exception) -> Any:
+    """Return the error that requests and urllib3 wrapped (their own text is a paragraph), or None."""
+    return getattr(cause.args[0], "reason", None) if cause.args else None
 
 
 def _check(response: requests.Response) -> None:

@@ -95,12 +95,13 @@ class Settings:
 
         Only names that share a setting's first word count: an environment is full of other programs' variables.
         """
-        families = {variable.split("_")[0] for variable in VARIABLES if "_" in variable}
         warnings = []
         for name in sorted(mapping.keys() - set(VARIABLES)):
-            if name.split("_")[0] not in families or (mapping.get("UPSTREAMS_FILE") and "KEY" in name):
+            if mapping.get("UPSTREAMS_FILE") and "KEY" in name:
                 continue  # beside a file, the variable that holds a key has any name
-            if close := difflib.get_close_matches(name, VARIABLES, n=1, cutoff=0.8):
+            first_word, underscore, _ = name.partition("_")
+            family = [variable for variable in VARIABLES if underscore and variable.startswith(first_word)]
+            if close := difflib.get_close_matches(name, family, n=1, cutoff=0.85):
                 warnings.append(f"{name} is not a setting; did you mean {close[0]}?")
         return warnings
 

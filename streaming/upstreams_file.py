@@ -37,7 +37,7 @@ def read(path: Path, keys: Collection[str], given: Mapping[str, str], problems: 
     ]
     tables = document.get("upstream")
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
-        problems.append(f"UPSTREAMS_FILE is '{path}', but names no upstream: allowed are [[upstream]] tables")
+        problems.append(f"UPSTREAMS_FILE is {str(path)!r}, but names no upstream: allowed are [[upstream]] tables")
         return []
     counts = Counter(table["name"] for table in tables if isinstance(table.get("name"), str))
     problems += [
@@ -61,7 +61,7 @@ def _document(path: Path, problems: list[str]) -> Table | None:
         reason = "is not UTF-8"
     except OSError as error:
         reason = f"cannot be read: {error.strerror}"
-    problems.append(f"UPSTREAMS_FILE is '{path}', which {reason}")
+    problems.append(f"UPSTREAMS_FILE is {str(path)!r}, which {reason}")
     return None
 
 

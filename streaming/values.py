@@ -22,8 +22,8 @@ def read(
     values = {}
     for name, value in table.items():
         try:
-            value = _size(value) if name.endswith("_bytes") else value
-            values[name] = msgspec.convert(value, hints[name], strict=strict)
+            number = _size(value) if name.endswith("_bytes") else value
+            values[name] = msgspec.convert(number, hints[name], strict=strict)
             if name == "url":
                 _check_url(values[name])
         except ValueError:  # msgspec.ValidationError is one

@@ -18,6 +18,8 @@ from pathlib import Path
 
 import requests
 
+from streaming.settings import VARIABLES
+
 ROOT = Path(__file__).parent.parent
 WAIT_SECONDS = 20.0  # how long anything awaited may take on a slow machine
 PASSED_ON = ("PATH", "HOME", "LANG", "TMPDIR")
@@ -46,6 +48,7 @@ class Relay:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        environment |= dict.fromkeys(VARIABLES, "")  # a developer's .env must not reach a test
         environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "PYTHONUNBUFFERED": "1", **settings}
         self._lines: list[str] = []
         self.process = subprocess.Popen(
@@ -185,22 +188,12 @@ class ScriptedUpstream:
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with contextlib.suppress(OSError), connection, connection.makefile("rb") as source:
-            while request := self._read(source):
+        with contextlib.suppress(OSError), connection:
+            while request := _read_request(connection):
                 call = Call(connection, *request)
                 self.calls.append(call)
                 self._arrived.put(call)
                 self.script(call)
-
-    def _read(self, source: object) -> tuple[bytes, bytes] | None:
-        head = b""
-        while not head.endswith(b"\r\n\r\n"):
-            line = source.readline()  # type: ignore[attr-defined]
-            if not line:
-                return None
-            head += line
-        length = re.search(rb"content-length: (\d+)", head, re.I)
-        return head, source.read(int(length[1]) if length else 0)  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Stop listening and hang up on everybody."""
@@ -211,6 +204,21 @@ class ScriptedUpstream:
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def _read_request(connection: socket.socket) -> tuple[bytes, bytes] | None:
+    """Read head and body without a file object: that would keep the socket open after a script closed it."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    head, body = data.split(b"\r\n\r\n", 1)
+    length = re.search(rb"content-length: (\d+)", head, re.I)
+    while length and len(body) < int(length[1]):
+        body += connection.recv(65536)
+    return head, body
 
 
 @contextlib.contextmanager

@@ -91,7 +91,7 @@ class Runs:
         if ask.upstream is None:
             return next(iter(self.upstreams.values()))
         if ask.upstream not in self.upstreams:
-            raise Refusal("unknown_upstream", f"field 'upstream': known are {', '.join(self.upstreams)}.")
+            raise Refusal("unknown_upstream", f"Field 'upstream': known are {', '.join(self.upstreams)}.")
         return self.upstreams[ask.upstream]
 
     def _attach(self, claimed: str, fingerprint: str) -> Run:
@@ -103,7 +103,6 @@ class Runs:
     def _start(self, ask: Ask, caller: Caller, upstream: Upstream, run_id: str) -> Run:
         self._refuse_if_full()
         turn = self._conversations.open(ask, caller.owner, upstream)
-        self._conversations.claim(turn, run_id)
         run = Run(
             id=run_id,
             turn=turn,
@@ -113,11 +112,17 @@ class Runs:
             max_bytes=self._bounds.run_max_bytes,
             on_end=self._on_end,
         )
+        try:
+            exchange = upstream.exchange(ask, turn.context, run)
+            self._conversations.claim(turn, run_id)
+        except BaseException:
+            run.log.drop()
+            raise
         run.presence = Presence(
             ask.on_disconnect, self._bounds.disconnect_grace_seconds, lambda: run.end_early("abandoned")
         )
         self._unfinished[run_id] = run
-        run.begin(upstream.exchange(ask, turn.context, run))
+        run.begin(exchange)
         return run
 
     def _refuse_if_full(self) -> None:

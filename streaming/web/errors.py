@@ -43,6 +43,8 @@ def _take_request_id() -> None:
 def _finish(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if response.status_code == 204:
+        del response.headers["Content-Type"]
     if response.status_code >= 400:
         _drop_rest_of_body()
     return response
@@ -69,7 +71,8 @@ def _refusal(refusal: Refusal) -> Response:
 
 def _ask_error(error: AskError) -> Response:
     sentence = str(error)
-    return _refusal(Refusal("bad_request", sentence[0].upper() + sentence[1:] + "."))
+    end = "" if sentence.endswith("?") else "."
+    return _refusal(Refusal("bad_request", sentence[0].upper() + sentence[1:] + end))
 
 
 def _http_error(error: HTTPException) -> Response:

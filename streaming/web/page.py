@@ -1,6 +1,6 @@
-"""What `GET /` shows: the chat page to a browser, a short usage text to curl."""
+"""What `GET /` shows: the chat page to a browser, a short usage text to curl. And the page's transport, for others."""
 
-from flask import Blueprint, Response, render_template, request
+from flask import Blueprint, Response, current_app, render_template, request
 
 page = Blueprint("page", __name__)
 
@@ -17,10 +17,38 @@ Sluice relays LLM answers token by token, without losing one.
 A browser gets a chat page at this address.
 """
 
+CONTENT_SECURITY_POLICY = (
+    # Everything a page shows came from a model: nothing in it may run, load or send anything. trusted-types 'none'
+    # makes the browser refuse innerHTML and its like, should one ever get in.
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+
 
 @page.get("/")
 def index() -> Response:
     """Return the chat page, or the usage text to who does not ask for HTML."""
-    if "text/html" in request.headers.get("Accept", ""):
-        return Response(render_template("index.html"))
-    return Response(USAGE.format(url=request.host_url), content_type="text/plain; charset=utf-8")
+    if "text/html" not in request.headers.get("Accept", ""):
+        return Response(USAGE.format(url=request.host_url), content_type="text/plain; charset=utf-8")
+    response = Response(render_template("index.html"))
+    response.headers["Cache-Control"] = "no-cache"
+    return response
+
+
+@page.get("/client.js")
+def client() -> Response:
+    """Return the page's transport as an ES module, for pages of other origins too (module imports need CORS)."""
+    response = current_app.send_static_file("client.js")
+    response.content_type = "text/javascript; charset=utf-8"
+    response.headers["Cache-Control"] = "no-cache"  # asked again each time, answered 304: page and relay fit together
+    response.headers["Access-Control-Allow-Origin"] = "*"
+    return response
+
+
+@page.after_app_request
+def restrict(response: Response) -> Response:
+    """Give every page its policy, the answer page too; say what its text depends on."""
+    if response.mimetype == "text/html":
+        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        response.vary.update(("Accept", "Accept-Language"))
+    return response

@@ -1,5 +1,7 @@
 """The gunicorn worker: what stock gunicorn leaves open and only the server can close."""
 
+import json
+import secrets
 from typing import Any
 
 from gunicorn import util
@@ -33,23 +35,30 @@ class RelayWorker(GeventWorker):
         """
         if req.path == "/stream" or req.path.endswith("/events"):
             req.force_close()
-        return super().handle_request(listener_name, req, sock, addr)
+        return super().handle_request(listener_name, req, sock, addr)  # type: ignore[no-untyped-call]
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not read as JSON. Its own answer is HTML, its log line holds the URL."""
-        expected = isinstance(exc, http_errors.ParseException | http_errors.NoMoreData)
-        status, reason, code, message = next(
-            (refusal for kind, refusal in _REFUSALS.items() if isinstance(exc, kind)), _BAD_REQUEST
-        )
-        if not expected:
-            self.log.error("a request failed before it reached the app: %s", type(exc).__name__)
-            status, reason, code, message = 500, "Internal Server Error", "internal", "The relay failed."
-        body = f'{{"error":{{"code":"{code}","message":"{message}","request_id":null}}}}\n'.encode()
+        status, reason, code, message = _refusal_of(exc)
+        request_id = secrets.token_hex(16)
+        if status == 500:
+            self.log.error("request %s failed outside the app: %s", request_id, type(exc).__name__)
+        error = {"code": code, "message": message, "request_id": request_id}
+        body = json.dumps({"error": error}).encode() + b"\n"
         head = (
             f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            f"X-Content-Type-Options: nosniff\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"X-Content-Type-Options: nosniff\r\nX-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         try:
             util.write_nonblock(client, head.encode() + body)
         except OSError:
             self.log.debug("the client of a refused request has gone")
+
+
+def _refusal_of(error: BaseException) -> tuple[int, str, str, str]:
+    for kind, refusal in _REFUSALS.items():
+        if isinstance(error, kind):
+            return refusal
+    if isinstance(error, http_errors.ParseException):
+        return _BAD_REQUEST
+    return 500, "Internal Server Error", "internal", "The relay failed; the fault is on our side."
