@@ -3,3 +3,5 @@
 from gevent import monkey
 
 monkey.patch_all()
+
+collect_ignore = ["browser", "real"]  # processes of their own: a browser's client does not go with the patches

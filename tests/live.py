@@ -48,7 +48,8 @@ class Relay:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-        environment |= dict.fromkeys(VARIABLES, "")  # a developer's .env must not reach a test
+        # A developer's .env must not reach a test; gunicorn itself reads WEB_CONCURRENCY, and not an empty one.
+        environment |= dict.fromkeys(set(VARIABLES) - {"WEB_CONCURRENCY"}, "")
         environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "PYTHONUNBUFFERED": "1", **settings}
         self._lines: list[str] = []
         self.process = subprocess.Popen(

@@ -52,15 +52,16 @@ def _seq(text: str) -> int:
     return int(text)
 
 
-def lost(run_id: str, after: int, name: str, settings: StreamSettings) -> Response:
+def lost(refusal: Refusal, run_id: str, after: int, name: str, settings: StreamSettings) -> Response:
     """Answer a resume of a run that is gone: EventSource cannot read a status, so its `end` says it.
 
-    The end's id lies far beyond the cursor; when EventSource comes back with it, the answer is 204.
+    The end's id lies far beyond the cursor; when EventSource comes back with it, the answer is 204. Formats without
+    a place for an `end` raise the refusal.
     """
+    if name in {"text", "json"}:
+        raise refusal
     if after > LOST_END_SKIP and name == "sse":
         return Response(status=204)
-    if name == "json":
-        raise Refusal("run_not_found", "No such run.")
     end = End(reason="interrupted")
     entries = [Entry(after + LOST_END_SKIP, end.type, msgspec.json.encode(end))]
     format_ = make_format(name, settings, f"{run_id}.")

@@ -43,8 +43,8 @@ def _resume(cursor: str) -> Response:
     run_id, after = resuming.stream_cursor(cursor)
     try:
         run = relay.runs.get(run_id)
-    except Refusal:
-        return resuming.lost(run_id, after, name, relay.stream_settings)
+    except Refusal as refusal:
+        return resuming.lost(refusal, run_id, after, name, relay.stream_settings)
     if after > run.last_seq and not run.ended:
         raise Refusal("bad_cursor", "The cursor lies beyond the run's last event.")
     return respond(run, after, name, relay.stream_settings, id_prefix=f"{run.id}.")

@@ -1,7 +1,7 @@
-"""Loads the recorded upstream answers of tests/fixtures/dialects: `NAME.sse` (exact bytes), `NAME.json` (what they mean).
+"""Loads the upstream answers of tests/fixtures/dialects: `NAME.sse`, the exact bytes, and `NAME.json`, what they mean.
 
-Adding a pair of files adds a test. Keys of the JSON: `about`; `dialect` {kind, mode}; `asked_conversation_id` (optional);
-`events` [[type, fields], …]; `complete`, whether the last word is known before the body ends; `verdict`.
+Adding a pair of files adds a test. Keys of the JSON: `about`; `dialect` {kind, mode}; `asked_conversation_id`, where
+one was; `events` [[type, fields], …]; `complete`, whether the last word is known before the body ends; `verdict`.
 """
 
 import json

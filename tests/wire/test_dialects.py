@@ -10,7 +10,6 @@ import pytest
 
 from streaming.wire import jsontext
 from streaming.wire.dialects import Reader
-from streaming.wire.dialects.http import endpoint
 from streaming.wire.errors import Failure
 from streaming.wire.sse import Comment, Decoder, ServerSentEvent
 from tests.wire.dialect_fixtures import EventPair, Fixture, event_pair, load, names, verdict_fields
@@ -181,15 +180,16 @@ def test_any_field_of_any_other_type_is_skipped_or_invalid_but_never_breaks_the_
             for odd in ODD_VALUES:
                 odd_event = ServerSentEvent(json.dumps(changed(original, path, odd)))
                 reader = fixture.dialect().reader(fixture.context())
+                code = None
                 try:
                     for fed in (*events[:number], odd_event, *events[number + 1 :]):
                         assert_can_be_relayed(reader.feed(fed))
-                    verdict = reader.eof()
                 except Failure as failure:
-                    assert failure.code == "upstream_invalid", (path, odd)
-                else:
-                    assert (verdict.failure is not None) == (verdict.reason == "error"), (path, odd)
-                    jsontext.dumps([verdict.usage, verdict.metadata])
+                    code = failure.code
+                assert code in {None, "upstream_invalid"}, (path, odd)
+                verdict = reader.eof()
+                assert (verdict.failure is not None) == (verdict.reason == "error"), (path, odd)
+                jsontext.dumps([verdict.usage, verdict.metadata])
 
 
 @pytest.mark.parametrize("name", ["d2-dify-chat-legacy", "o1-openai-usage"])
@@ -265,29 +265,3 @@ def test_openai_has_no_stop_call_because_closing_the_connection_stops_it() -> No
     dialect = fixture.dialect()
     assert not dialect.stops_by_request
     assert dialect.reader(fixture.context()).stop_request() is None
-
-
-@pytest.mark.parametrize(
-    ("base", "url"),
-    [
-        ("https://api.openai.com", "https://api.openai.com/v1/chat/completions"),
-        ("https://api.openai.com/", "https://api.openai.com/v1/chat/completions"),
-        ("https://api.openai.com/v1", "https://api.openai.com/v1/chat/completions"),
-        ("https://api.openai.com/v1/", "https://api.openai.com/v1/chat/completions"),
-        ("https://openrouter.ai/api/v1", "https://openrouter.ai/api/v1/chat/completions"),
-        ("https://api.openai.com/v1/chat/completions", "https://api.openai.com/v1/chat/completions"),
-        ("https://api.deepseek.com/chat/completions", "https://api.deepseek.com/chat/completions"),
-        ("http://localhost:11434/v1/chat/completions/?a=1", "http://localhost:11434/v1/chat/completions?a=1"),
-        (
-            "https://r.openai.azure.com/openai/deployments/dep?api-version=2024-10-21",
-            "https://r.openai.azure.com/openai/deployments/dep/chat/completions?api-version=2024-10-21",
-        ),
-        (
-            "https://r.openai.azure.com/openai/deployments/dep/chat/completions?api-version=2024-10-21",
-            "https://r.openai.azure.com/openai/deployments/dep/chat/completions?api-version=2024-10-21",
-        ),
-        ("https://r.openai.azure.com/openai/v1", "https://r.openai.azure.com/openai/v1/chat/completions"),
-    ],
-)
-def test_a_base_url_is_taken_with_and_without_its_version_and_path(base: str, url: str) -> None:
-    assert endpoint(base, "chat/completions") == url

@@ -1,0 +1,53 @@
+"""One relay process for all tests of the web side, in front of an upstream whose script each test sets."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.live import Relay, ScriptedUpstream, relay, scripted
+from tests.relay.support import DONE, FINISH, token_chunk
+
+SETTINGS = {
+    "HEARTBEAT_SECONDS": "0.2",
+    "DISCONNECT_GRACE_SECONDS": "20",
+    "CHAT_WAIT_SECONDS": "0.5",
+    "MAX_BODY_BYTES": "1MiB",
+}
+
+
+def quick(call: object) -> None:
+    """Two tokens and a good end."""
+    call.start()  # type: ignore[attr-defined]
+    call.chunk(token_chunk("你好") + token_chunk(" 👋") + FINISH + DONE)  # type: ignore[attr-defined]
+    call.finish()  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+def _upstream() -> Iterator[ScriptedUpstream]:
+    with scripted(quick) as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="session")
+def _relay(_upstream: ScriptedUpstream) -> Iterator[Relay]:
+    with relay(UPSTREAM="openai", UPSTREAM_URL=_upstream.url, UPSTREAM_MODEL="m", **SETTINGS) as server:
+        yield server
+
+
+@pytest.fixture
+def upstream(_upstream: ScriptedUpstream) -> ScriptedUpstream:
+    """The upstream, answering quickly until the test says otherwise; `calls` are this test's own.
+
+    A call comes after the first byte: a test that leaves its stream early awaits it, or the next test would get it.
+    """
+    _upstream.script = quick
+    _upstream.calls.clear()
+    while not _upstream._arrived.empty():
+        _upstream._arrived.get()
+    return _upstream
+
+
+@pytest.fixture
+def server(_relay: Relay, upstream: ScriptedUpstream) -> Relay:
+    """The relay in front of `upstream`."""
+    return _relay
