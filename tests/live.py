@@ -120,7 +120,7 @@ class Call:
         self.body = body
         self.method, self.path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
         self.headers = {
-            name.lower(): value for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.M)
+            name.lower(): value for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.MULTILINE)
         }
         self.closed = threading.Event()
 
@@ -216,7 +216,7 @@ def _read_request(connection: socket.socket) -> tuple[bytes, bytes] | None:
             return None
         data += piece
     head, body = data.split(b"\r\n\r\n", 1)
-    length = re.search(rb"content-length: (\d+)", head, re.I)
+    length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
     while length and len(body) < int(length[1]):
         body += connection.recv(65536)
     return head, body

@@ -1,0 +1,43 @@
+# `make run` and `make test` set up everything they need. `make help` lists the rest.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+.PHONY: help run test test-real check format lock clean setup setup-dev
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+run: setup ## serve on http://127.0.0.1:8000 (settings: environment or .env)
+	@exec $(BIN)/python app.py
+
+test: setup-dev ## all tests but the real upstreams: unit, live processes, browser
+	@scripts/ensure-chromium
+	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q tests/browser --confcutdir=tests/browser
+
+test-real: setup-dev ## tests against a real engine and a real mock server (compiles once, several minutes)
+	@scripts/test-real
+
+check: setup-dev ## format, lint, types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: setup-dev ## format the code and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: setup-dev ## compile pyproject.toml's ranges into exact pins with hashes, for all platforms
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt \
+	  --custom-compile-command "make lock"
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml \
+	  -c requirements.txt -o requirements-dev.txt --custom-compile-command "make lock"
+
+clean: ## remove what the other targets made
+	rm -rf .venv .venv-real .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/real/node_modules
+
+setup:
+	@scripts/setup requirements.txt
+
+setup-dev:
+	@scripts/setup requirements-dev.txt
