@@ -12,7 +12,8 @@
  *     });
  *     await relay.stop(run); // the end follows as an event
  *
- * In Node: `new Relay("https://relay.example", { EventSource })`, with the class of the `eventsource` package.
+ * In Node, saved as client.mjs: `new Relay("https://relay.example", { EventSource })`, with the class that the
+ * package `eventsource` brings; asking and stopping need none.
  *
  * A POST starts the run, native EventSource follows it. Following is a GET that never starts a second generation, so
  * it may be repeated at will; EventSource does that by itself after a cut, and Follower where EventSource gives up (on

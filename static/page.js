@@ -44,7 +44,7 @@ const TEXTS = {
   },
 };
 // The server chose by the browser's languages (templates/layout.html); so page and texts cannot differ.
-const texts = TEXTS[document.documentElement.lang] ?? TEXTS.en;
+const texts = document.documentElement.lang.startsWith("zh") ? TEXTS.zh : TEXTS.en;
 
 /** How near the end, in pixels, still counts as reading along. */
 const END_PX = 48;
@@ -283,6 +283,9 @@ function keepEndInView() {
     if (following) transcript.scrollTop = transcript.scrollHeight;
   });
 }
+
+// A question of many lines, or a phone's keyboard, takes height away from below.
+new ResizeObserver(keepEndInView).observe(transcript);
 
 // -- asking -----------------------------------------------------------------------------------------------------------
 

@@ -9,12 +9,11 @@ It speaks at a steady pace, and on request it misbehaves:
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 import gevent
-from gevent import get_hub, getcurrent
 
-from streaming.relay.upstream import Interrupted, Sink
+from streaming.relay.interrupt import Interrupted, Interruptible
+from streaming.relay.upstream import Sink
 from streaming.wire.ask import Ask, AskError, Context
 from streaming.wire.dialects import Verdict
 from streaming.wire.errors import Failure
@@ -73,7 +72,7 @@ class DemoExchange:
     def __init__(self, prompt: str, sink: Sink) -> None:
         self.upstream_stop: str | None = None
         self._sink = sink
-        self._greenlet: Any = None
+        self._work = Interruptible()
         self._stopping = False
         match = _COMMAND.match(prompt)
         self._command = match[1] if match else ""
@@ -84,16 +83,13 @@ class DemoExchange:
         """See upstream.Exchange."""
         if self._stopping:
             raise Interrupted
-        self._greenlet = getcurrent()
-        try:
+        with self._work:
             return self._run()
-        finally:
-            self._greenlet = None
 
     def _run(self) -> Verdict:
         if self._command == "silent":
             gevent.sleep(min(self._number or 40, MAX_SILENCE_SECONDS))
-        self._sink.accepted(1, None, 0.0)
+        self._sink.accepted(None, 0.0)
         pieces = list(self._answer())
         for position, event in enumerate(pieces):
             if self._command in {"fail", "cut"} and position == len(pieces) // 2:
@@ -119,11 +115,7 @@ class DemoExchange:
         if not self._stopping:
             self._stopping = True
             self.upstream_stop = "closed"
-            get_hub().loop.run_callback(self._throw)
-
-    def _throw(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.throw(Interrupted)
+            self._work.interrupt()
 
     def close(self) -> None:
         """See upstream.Exchange: there is nothing to close."""

@@ -1,21 +1,20 @@
 """One call to an HTTP upstream: open, read to the last word, stop.
 
-All its I/O happens in the greenlet that called `run`. `stop` throws into that greenlet from the hub, which works while
-connecting, before the headers, in silence and in the middle of a read; closing the response from another greenlet
-does not (RuntimeError: reentrant call inside BufferedReader, and nothing is cancelled).
+All its I/O happens in the greenlet that called `run`. `stop` interrupts that greenlet, which works while connecting,
+before the headers, in silence and in the middle of a read; closing the response from another greenlet does not
+(RuntimeError: reentrant call inside BufferedReader, and nothing is cancelled).
 """
 
 import time
 from collections.abc import Iterator
-from typing import Any
 
 import gevent
 import requests
 import urllib3
-from gevent import get_hub, getcurrent
 from gevent.event import Event as Flag
 
-from streaming.relay.upstream import Interrupted, Limits, Session, Sink, read_refusal
+from streaming.relay.interrupt import Interrupted, Interruptible
+from streaming.relay.upstream import Limits, Session, Sink, read_refusal
 from streaming.wire import sse
 from streaming.wire.ask import Ask, Context
 from streaming.wire.dialects import Dialect, Reader, Request, Verdict
@@ -41,7 +40,7 @@ class HttpExchange:
         self._request = dialect.request(ask, context)
         self._reader: Reader = dialect.reader(context)
         self._sink = sink
-        self._greenlet: Any = None  # the one inside `run`, None outside
+        self._work = Interruptible()
         self._response: requests.Response | None = None
         self._stopping = False
         self._stoppable = Flag()  # the upstream's task is known, or there is nothing left to stop
@@ -57,16 +56,14 @@ class HttpExchange:
         """See upstream.Exchange."""
         if self._stopping:
             raise Interrupted
-        self._greenlet = getcurrent()
         too_long = gevent.Timeout.start_new(self._limits.run_max_seconds, Failure("run_too_long"))
         try:
-            verdict = self._read(self._open())
-            if self._stopper is not None:  # the stream may end before its stop call is answered
-                self._stopper.join()
+            with self._work:
+                verdict = self._read(self._open())
+                if self._stopper is not None:  # the stream may end before its stop call is answered
+                    self._stopper.join()
             return verdict
         finally:
-            # From here on nothing may be thrown into this greenlet: it goes on to write the run's end.
-            self._greenlet = None
             self._stoppable.set()
             too_long.close()
 
@@ -80,7 +77,7 @@ class HttpExchange:
         content_type = response.headers.get("Content-Type", "").lower()
         if content_type.startswith(("application/json", "text/html")):  # a stream was asked for
             raise Failure("upstream_invalid")
-        self._sink.accepted(1, opened.connect_ms, opened.headers_ms)
+        self._sink.accepted(opened.connect_ms, opened.headers_ms)
         return response
 
     def _read(self, response: requests.Response) -> Verdict:
@@ -131,16 +128,16 @@ class HttpExchange:
         if self._stopping:
             return
         self._stopping = True
-        if self._greenlet is None:
+        if not self._work.inside:
             return
         if self._dialect.stops_by_request:
             if self._reader.stop_request() is not None:
                 self._stoppable.set()
             self._stopper = gevent.spawn(self._stop_by_request)
-            self._last_resort = gevent.spawn_later(STOP_SECONDS, self._interrupt)
+            self._last_resort = gevent.spawn_later(STOP_SECONDS, self._work.interrupt)
         else:
             self.upstream_stop = "closed"
-            self._interrupt()
+            self._work.interrupt()
 
     def _stop_by_request(self) -> None:
         """Post the stop while the answer is still being read: Dify loses the answer of one who leaves first."""
@@ -161,13 +158,6 @@ class HttpExchange:
             return False
         read_refusal(response)
         return response.status_code == 200
-
-    def _interrupt(self) -> None:
-        get_hub().loop.run_callback(self._throw)
-
-    def _throw(self) -> None:
-        if self._greenlet is not None:
-            self._greenlet.throw(Interrupted)
 
     def close(self) -> None:
         """See upstream.Exchange."""

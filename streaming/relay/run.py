@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 
 import gevent
 
+from streaming.relay.attempts import Attempts
 from streaming.relay.conversations import Turn
 from streaming.relay.cursor import READ_LIMIT_EVENTS, Cursor, Sleeper
+from streaming.relay.interrupt import Interrupted
 from streaming.relay.presence import Presence
 from streaming.relay.store import Log
-from streaming.relay.upstream import Exchange, Interrupted
+from streaming.relay.upstream import Upstream as Asked
 from streaming.wire import jsontext
 from streaming.wire.answer import Answer, fold
 from streaming.wire.dialects import Verdict
@@ -34,8 +36,6 @@ class Run:
         id: str,  # noqa: A002
         turn: Turn,
         log: Log,
-        upstream_name: str,
-        model: str | None,
         max_bytes: int,
         on_end: Callable[["Run", str], None],
     ) -> None:
@@ -44,10 +44,8 @@ class Run:
         self.log = log
         self.ended = False
         self.last_seq = 0
-        self.exchange: Exchange | None = None
+        self.exchange: Attempts | None = None
         self.presence: Presence | None = None
-        self._upstream_name = upstream_name
-        self._model = model
         self._max_bytes = max_bytes
         self._on_end = on_end
         self._begun = time.monotonic()
@@ -102,21 +100,21 @@ class Run:
 
     # -- the producer's side ---------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: Attempts) -> None:
         """Start the upstream call in a greenlet of its own: it outlives the request that asked."""
         self.exchange = exchange
         gevent.spawn(self._produce, exchange)
 
-    def accepted(self, tries: int, connect_ms: float | None, headers_ms: float) -> None:
-        """See upstream.Sink."""
+    def accepted(self, upstream: Asked, tries: int, connect_ms: float | None, headers_ms: float) -> None:
+        """An upstream has taken the call, the last of `tries`."""
         self._accepted = True
         if connect_ms is not None:
             self._timing["connect"] = round(connect_ms, 1)
         self._timing["headers"] = round(headers_ms, 1)
-        self._write(Upstream(name=self._upstream_name, model=self._model, tries=tries))
+        self._write(Upstream(name=upstream.name, model=upstream.model, tries=tries))
 
     def append(self, event: Event) -> None:
-        """See upstream.Sink. What arrives after the run was asked to end is not part of the answer."""
+        """Take one event from the upstream. What arrives after the run was asked to end is not part of the answer."""
         if self._ending is not None:
             return
         self._write(event)
@@ -136,7 +134,7 @@ class Run:
     def _elapsed_ms(self) -> float:
         return round((time.monotonic() - self._begun) * 1000, 1)
 
-    def _produce(self, exchange: Exchange) -> None:
+    def _produce(self, exchange: Attempts) -> None:
         try:
             verdict = exchange.run()
         except Failure as failure:
@@ -151,7 +149,7 @@ class Run:
         finally:
             exchange.close()
 
-    def _end(self, verdict: Verdict, exchange: Exchange) -> None:
+    def _end(self, verdict: Verdict, exchange: Attempts) -> None:
         reason = self._ending or verdict.reason
         failure = verdict.failure if reason == "error" else None
         end = End(

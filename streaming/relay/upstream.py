@@ -4,6 +4,7 @@ An Exchange (exchange.py) is one call; this file knows everything that calls sha
 """
 
 import time
+from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
 from typing import Protocol
 
@@ -12,7 +13,6 @@ import msgspec
 import requests
 import urllib3
 from gevent.local import local
-from greenlet import GreenletExit
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
@@ -36,14 +36,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     run_max_seconds: float
 
 
-class Sink(Protocol):
-    """Where an exchange puts what it gets: a run."""
+class Sink(msgspec.Struct, frozen=True):
+    """Where an exchange puts what it gets.
 
-    def accepted(self, tries: int, connect_ms: float | None, headers_ms: float) -> None:
-        """The upstream has taken the call."""
+    `accepted(connect_ms, headers_ms)`: the upstream has taken the call. `append(event)` raises Failure("run_too_large").
+    """
 
-    def append(self, event: Event) -> None:
-        """One event. Raises Failure("run_too_large")."""
+    accepted: Callable[[float | None, float], None]
+    append: Callable[[Event], None]
 
 
 class Exchange(Protocol):
@@ -91,10 +91,6 @@ class Upstream(Protocol):
 
     def exchange(self, ask: Ask, context: Context, sink: Sink) -> Exchange:
         """Return a call that has not begun."""
-
-
-class Interrupted(GreenletExit):  # type: ignore[misc]  # greenlet ships no types
-    """Thrown into an exchange's greenlet by its own `stop`."""
 
 
 _connected = local()  # .milliseconds of the connect made by the current greenlet; absent = a kept connection was used
@@ -175,7 +171,7 @@ class Session:
 
     def _failure(self, error: requests.RequestException) -> Exception:
         if isinstance(error, requests.ConnectTimeout):
-            return Failure("upstream_unreachable")
+            return Failure("upstream_unreachable", remedy="retry")
         if isinstance(error, requests.ReadTimeout):
             return Failure("upstream_timeout")
         cause = error.args[0] if error.args else None
@@ -183,7 +179,7 @@ class Session:
             is_new = hasattr(_connected, "milliseconds")
             return Failure("upstream_truncated") if is_new else _DeadConnection()
         if isinstance(error, requests.ConnectionError):
-            return Failure("upstream_unreachable")
+            return Failure("upstream_unreachable", remedy="retry")
         return Failure("upstream_invalid")  # a URL or an answer that is no HTTP
 
     def close(self) -> None:

@@ -28,9 +28,11 @@ CONTENT_SECURITY_POLICY = (
 @page.get("/")
 def index() -> Response:
     """Return the chat page, or the usage text to who does not ask for HTML."""
-    if "text/html" not in request.headers.get("Accept", ""):
-        return Response(USAGE.format(url=request.host_url), content_type="text/plain; charset=utf-8")
-    response = Response(render_template("index.html"))
+    if "text/html" in request.headers.get("Accept", ""):
+        response = Response(render_template("index.html"))
+    else:
+        response = Response(USAGE.format(url=request.host_url), content_type="text/plain; charset=utf-8")
+    response.vary.add("Accept")
     response.headers["Cache-Control"] = "no-cache"
     return response
 
@@ -47,8 +49,8 @@ def client() -> Response:
 
 @page.after_app_request
 def restrict(response: Response) -> Response:
-    """Give every page its policy, the answer page too; say what its text depends on."""
+    """Give every page its policy, the answer page too. Its language is the browser's."""
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
-        response.vary.update(("Accept", "Accept-Language"))
+        response.vary.add("Accept-Language")
     return response

@@ -7,6 +7,7 @@ Messages are ours: upstream texts leak paths, URLs and the user's input. None of
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from streaming.wire.events import EndError
 
@@ -58,15 +59,29 @@ REFUSALS = {
 }
 
 
+BUSY_RETRY_AFTER_SECONDS = 5
+"""What callers are told where a busy upstream gives no advice (Dify never does)."""
+
+
 class RelayError(Exception):
     """Root of everything the relay raises on purpose."""
 
 
 class Failure(RelayError):
-    """A run failed. `code` is one of FAILURES; `retry_after` in seconds, None = no advice."""
+    """A run failed. `code` is one of FAILURES; `retry_after` in seconds, None = no advice.
+
+    `remedy` is for the relay itself, where certainly nothing was generated: "retry" = the same call may be made again,
+    "elsewhere" = another upstream may be asked, but this one will not do; None = neither (it could be billed twice).
+    """
 
     def __init__(
-        self, code: str, message: str | None = None, *, status: int | None = None, retry_after: int | None = None
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        status: int | None = None,
+        retry_after: int | None = None,
+        remedy: Literal["retry", "elsewhere"] | None = None,
     ) -> None:
         kind = FAILURES[code]
         self.code = code
@@ -74,15 +89,17 @@ class Failure(RelayError):
         self.status = status or kind.status
         self.retryable = kind.retryable
         self.retry_after = retry_after
+        self.remedy = remedy
         super().__init__(f"{code}: {self.message}")
 
     def as_end_error(self) -> EndError:
         """The form that `end.error` carries."""
+        no_advice = self.code == "upstream_busy" and self.retry_after is None
         return EndError(
             code=self.code,
             message=self.message,
             retryable=self.retryable,
-            retry_after=self.retry_after,
+            retry_after=BUSY_RETRY_AFTER_SECONDS if no_advice else self.retry_after,
             status=self.status,
         )
 

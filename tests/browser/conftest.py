@@ -71,7 +71,7 @@ def model() -> Iterator[Model]:
     with scripted(lambda call: model.serve(call)) as upstream:
         model = Model(upstream)
         yield model
-        model.over()
+        model.forget()
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +83,8 @@ def server(model: Model) -> Iterator[Relay]:
 @pytest.fixture(autouse=True)
 def fresh(model: Model) -> Iterator[None]:
     """Let no test see the calls of another, nor leave a call open."""
-    model.calls.clear()
     yield
-    model.over()
+    model.forget()
 
 
 @pytest.fixture

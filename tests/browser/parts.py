@@ -84,10 +84,12 @@ class Model:
         """Return the next call in order of arrival."""
         return self._arrived.get(timeout=WAIT_SECONDS)
 
-    def over(self) -> None:
-        """Leave no call waiting."""
+    def forget(self) -> None:
+        """Leave no call waiting, and none for the next test."""
         for answering in self.calls:
             answering.over.set()
+        self.calls.clear()
+        self._arrived = queue.Queue()
 
 
 class CuttingProxy:

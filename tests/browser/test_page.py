@@ -4,6 +4,7 @@ import gzip
 import re
 
 import pytest
+import requests
 from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import OpenPage
@@ -287,7 +288,7 @@ def test_enter_that_confirms_a_candidate_does_not_send(
 
 def test_the_page_speaks_chinese(open_page: OpenPage, server: Relay, model: Model) -> None:
     page = open_page(server.url, locale="zh-CN")
-    expect(page.locator("html")).to_have_attribute("lang", "zh")
+    expect(page.locator("html")).to_have_attribute("lang", "zh-CN")
     ask(page, "你好")
     expect(page.get_by_role("button", name="停止")).to_be_visible()
     model.next().end()
@@ -312,11 +313,36 @@ def test_the_transport_is_a_module_of_its_own_address(open_page: OpenPage, serve
     assert finished.evaluate("({ finished }) => finished") == ["done", "Hello 世界", True]
 
 
+def test_the_transport_may_be_imported_from_anywhere(server: Relay) -> None:
+    response = requests.get(f"{server.url}/client.js", timeout=10)
+    assert response.headers["Content-Type"] == "text/javascript; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-cache"
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+    again = requests.get(f"{server.url}/client.js", headers={"If-None-Match": response.headers["ETag"]}, timeout=10)
+    assert again.status_code == 304
+
+
+def test_a_reader_who_scrolled_up_stays_there(open_page: OpenPage, server: Relay, model: Model) -> None:
+    page = open_page(server.url)
+    main = page.locator("main")
+    ask(page, "Tell me more")
+    call = model.next()
+    call.token("line\n" * 200)
+    page.wait_for_function("() => document.querySelector('main').scrollTop > 1000")  # the end is followed
+    main.evaluate("main => main.scrollTo(0, 500)")
+    call.token("and more\n" * 200)
+    expect(answer(page)).to_contain_text("and more")
+    page.evaluate("() => new Promise((painted) => requestAnimationFrame(() => requestAnimationFrame(painted)))")
+    assert main.evaluate("main => main.scrollTop") == 500
+    call.end()
+
+
 def test_the_first_load_is_small_and_all_from_here(open_page: OpenPage, server: Relay) -> None:
     page = open_page("about:blank")
     bodies: dict[str, bytes] = {}
     page.on("response", lambda response: bodies.update({response.url: response.body()}))
-    page.goto(server.url, wait_until="networkidle")
+    response = page.goto(server.url, wait_until="networkidle")
+    assert "default-src 'none'" in response.headers["content-security-policy"]
     assert all(url.startswith(server.url) for url in bodies)
     assert len(bodies) <= 5
     assert sum(len(gzip.compress(body)) for body in bodies.values()) <= 12 * 1024

@@ -171,16 +171,15 @@ def test_an_answer_that_another_request_interrupts_is_cut_off() -> None:
     """As the server is by default: [DONE] without a finish_reason, and the connection closed without its last chunk."""
     with LlamaCpp(interrupts=True) as server, live.relay(**settings(server)) as relay:
         with post(relay, "text", {"prompt": STORY}) as first, ThreadPoolExecutor() as pool:
-            pieces = first.iter_content(None, decode_unicode=False)
-            received = next(pieces)
+            pieces = first.iter_content(None)
+            received = [next(pieces)]
             second = pool.submit(ask, relay, "早上好")
             with pytest.raises(requests.exceptions.ChunkedEncodingError):
-                for piece in pieces:
-                    received += piece
+                received.extend(pieces)
         assert second.result().end["reason"] == "done"
         run = whole_run(relay, first.headers["X-Run-Id"])
         assert (run.end["reason"], run.code) == ("error", "upstream_truncated")
-        assert run.text == received.decode()
+        assert run.text == b"".join(received).decode()
 
 
 def test_a_server_that_dies_is_told_and_what_it_said_is_kept() -> None:

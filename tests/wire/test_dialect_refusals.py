@@ -332,6 +332,14 @@ def test_a_failure_never_carries_the_upstreams_own_words(name: str) -> None:
         assert leak not in message
 
 
+def test_a_spent_quota_is_told_as_such_because_trying_again_is_no_use() -> None:
+    for name in ("openai quota", "openai credit", "deepseek balance", "dify plan quota", "dify provider quota"):
+        dialect, status, headers, body, *_ = CASES[name]
+        failure = dialect.refusal(status, headers, body)
+        assert failure.message == "The upstream's quota is spent."
+        assert not failure.retryable
+
+
 def test_a_field_that_the_upstream_rejects_is_named_only_if_the_caller_can_have_sent_it() -> None:
     told = OPENAI.refusal(400, {}, openai(param="temperature"))
     assert told.message == "The upstream rejected the field 'temperature'."

@@ -11,7 +11,7 @@ from streaming.wire import jsontext
 from streaming.wire.ask import Ask, AskError, Context, Message
 from streaming.wire.dialects import Request
 from streaming.wire.dialects.dify_reader import Reader
-from streaming.wire.dialects.http import busy, endpoint, failure_of_status, json_object
+from streaming.wire.dialects.http import busy, endpoint, failure_of_status, json_object, quota_spent
 from streaming.wire.dialects.openai import auth_headers
 from streaming.wire.errors import Failure
 
@@ -80,7 +80,7 @@ class Dify:
         code = code if isinstance(code, str) else ""
         message = message.lower() if isinstance(message, str) else ""
         if code in _QUOTA_CODES:
-            return Failure("upstream_rejected", "The upstream's quota is spent.")
+            return quota_spent()
         if status == 400 and message.startswith(_TOO_MANY):
             return busy(headers)
         if status == 404 and message.startswith(_NO_CONVERSATION):

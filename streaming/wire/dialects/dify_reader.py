@@ -10,6 +10,7 @@ import msgspec
 from streaming.wire import jsontext
 from streaming.wire.dialects import Request, Verdict
 from streaming.wire.dialects.dify_steps import Steps
+from streaming.wire.dialects.http import quota_spent
 from streaming.wire.dialects.openai import usage_of
 from streaming.wire.errors import Failure
 from streaming.wire.events import Event, File, Reasoning, Replace, Token, Usage
@@ -233,9 +234,7 @@ class Reader:
 
     def _error(self, event: dict[str, Any]) -> list[Event]:
         quota = _text(event, "code") in _QUOTA_CODES
-        self._failure = (
-            Failure("upstream_rejected", "The upstream's quota is spent.") if quota else Failure("upstream_failed")
-        )
+        self._failure = quota_spent() if quota else Failure("upstream_failed")
         self.complete = True
         return self._end_text()
 
@@ -264,8 +263,6 @@ class Reader:
             return "stopped", None
         if self._message_end_seen or self._workflow_status:
             return "done", None
-        if "form" in self._metadata:
-            return "paused", None
         return "error", Failure("upstream_truncated")
 
     def _known_usage(self) -> Usage | None:

@@ -8,9 +8,6 @@ from urllib.parse import urlsplit, urlunsplit
 from streaming.wire.errors import Failure
 from streaming.wire.jsontext import NotJSON, loads
 
-BUSY_RETRY_AFTER_SECONDS = 5
-"""Advice where a busy upstream gives none (Dify never does)."""
-
 
 def endpoint(base_url: str, path: str) -> str:
     """Return the URL of `path` under a base URL given with or without /v1; its query (Azure's api-version) is kept.
@@ -54,12 +51,16 @@ def _bounded(seconds: float) -> int:
 def failure_of_status(status: int, headers: Mapping[str, str]) -> Failure:
     """Return what the status alone means; dialects look into the body first."""
     if status in {401, 403}:
-        return Failure("upstream_auth")
+        return Failure("upstream_auth", remedy="elsewhere")
     if status in {429, 503}:
         return busy(headers)
-    if status == 504 or status == 524:  # 524: Cloudflare waited 100 s
+    if status == 504:
+        return Failure("upstream_timeout", remedy="retry")
+    if status == 524:  # Cloudflare waited 100 s for what was begun
         return Failure("upstream_timeout")
-    if status == 502 or 520 <= status <= 523:
+    if status == 502:
+        return Failure("upstream_unreachable", remedy="retry")
+    if 520 <= status <= 523:
         return Failure("upstream_unreachable")
     if 300 <= status < 500:  # redirects are not followed: a key must not travel
         return Failure("upstream_rejected")
@@ -67,9 +68,13 @@ def failure_of_status(status: int, headers: Mapping[str, str]) -> Failure:
 
 
 def busy(headers: Mapping[str, str]) -> Failure:
-    """Return "try again later", with the upstream's advice or ours."""
-    advice = retry_after_seconds(headers)
-    return Failure("upstream_busy", retry_after=BUSY_RETRY_AFTER_SECONDS if advice is None else advice)
+    """Return "try again later", with the upstream's advice."""
+    return Failure("upstream_busy", retry_after=retry_after_seconds(headers), remedy="retry")
+
+
+def quota_spent() -> Failure:
+    """Return what waiting does not cure."""
+    return Failure("upstream_rejected", "The upstream's quota is spent.", remedy="elsewhere")
 
 
 def json_object(body: bytes) -> dict[str, Any]:

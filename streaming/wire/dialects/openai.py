@@ -13,7 +13,7 @@ from streaming.wire import jsontext
 from streaming.wire.ask import Ask, AskError, Context, Options
 from streaming.wire.dialects import Request, Verdict, failed
 from streaming.wire.dialects import openai_chunks as chunks
-from streaming.wire.dialects.http import endpoint, failure_of_status, json_object
+from streaming.wire.dialects.http import endpoint, failure_of_status, json_object, quota_spent
 from streaming.wire.errors import Failure
 from streaming.wire.events import Event, Reasoning, Token, ToolCall, Usage
 from streaming.wire.sse import ServerSentEvent
@@ -73,7 +73,7 @@ class OpenAI:
         error = error if isinstance(error, dict) else {}
         code, kind, parameter = (error.get(key) for key in ("code", "type", "param"))
         if _is_one_of(code, _QUOTA_CODES) or _is_one_of(kind, _QUOTA_CODES) or status == 402:
-            return Failure("upstream_rejected", "The upstream's quota is spent.")
+            return quota_spent()
         if _is_one_of(code, _CALLERS_FAULT_CODES) or _is_one_of(kind, _CALLERS_FAULT_TYPES):
             return Failure("upstream_rejected", _message_for(str(code)), status=400)
         if status in {400, 422} and isinstance(parameter, str) and _callers_field(parameter):
@@ -152,7 +152,7 @@ class Reader:
     def _fail(self, error: Any) -> list[Event]:
         code = error.get("code") if isinstance(error, dict) else None
         if _is_one_of(code, _QUOTA_CODES):
-            self._failure = Failure("upstream_rejected", "The upstream's quota is spent.")
+            self._failure = quota_spent()
         elif _is_one_of(code, _CALLERS_FAULT_CODES):
             self._failure = Failure("upstream_rejected", _message_for(str(code)), status=400)
         else:

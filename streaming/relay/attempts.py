@@ -1,0 +1,149 @@
+"""One ask, as many calls as it takes: tries again while nothing was generated, then goes to the next upstream.
+
+A call is repeated only where its failure says that nothing was generated (errors.Failure.remedy): repeating anything
+else could be billed twice.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import gevent
+
+from streaming.relay.breaker import Breaker
+from streaming.relay.interrupt import Interrupted, Interruptible
+from streaming.relay.upstream import Exchange, Sink, Upstream
+from streaming.wire.dialects import Verdict
+from streaming.wire.errors import Failure
+from streaming.wire.events import Event
+
+BASE_DELAY_SECONDS = 1.0  # doubles with each try
+JITTER_SECONDS = 1.0  # or all that failed together would come back together
+MAX_RETRY_AFTER_SECONDS = 30  # an upstream that asks for more is not waited for
+_UPSTREAMS_FAULT = {
+    "upstream_busy",
+    "upstream_unreachable",
+    "upstream_failed",
+    "upstream_timeout",
+    "upstream_truncated",
+}
+
+
+class Candidate:
+    """An upstream that may answer, with its breaker."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self.upstream = upstream
+        self.breaker = Breaker()
+
+
+class Attempts:
+    """See upstream.Exchange. `call(upstream, sink)` makes one exchange; `accepted(upstream, tries, …)` is told of
+    the one that was taken; `append` gets its events."""
+
+    def __init__(
+        self,
+        candidates: Sequence[Candidate],
+        max_tries: int,
+        *,
+        call: Callable[[Upstream, Sink], Exchange],
+        accepted: Callable[[Upstream, int, float | None, float], None],
+        append: Callable[[Event], None],
+    ) -> None:
+        self.answering: Upstream | None = None
+        self._candidates = candidates
+        self._max_tries = max_tries
+        self._call = call
+        self._accepted = accepted
+        self._append = append
+        self._tries = 0
+        self._exchange: Exchange | None = None
+        self._pause = Interruptible()
+        self._stopping = False
+
+    @property
+    def upstream_stop(self) -> str | None:
+        """See upstream.Exchange."""
+        return self._exchange.upstream_stop if self._exchange else None
+
+    @property
+    def conversation_id(self) -> str | None:
+        """See upstream.Exchange."""
+        return self._exchange.conversation_id if self._exchange else None
+
+    def run(self) -> Verdict:
+        """See upstream.Exchange. Raises the last upstream's failure when all have failed."""
+        failure = Failure("upstream_busy")
+        for candidate in self._candidates:
+            try:
+                return self._try(candidate)
+            except Failure as error:
+                failure = error
+                if self.answering is not None or error.remedy is None:
+                    break
+        raise failure
+
+    def _try(self, candidate: Candidate) -> Verdict:
+        """Call one upstream, again and again while that may help. Raises Failure."""
+        for attempt in range(self._max_tries):
+            if not candidate.breaker.admit():
+                raise Failure("upstream_busy", retry_after=candidate.breaker.retry_after_seconds(), remedy="elsewhere")
+            try:
+                return self._call_once(candidate)
+            except Failure as error:
+                delay = _delay_seconds(attempt, error.retry_after)
+                last = attempt + 1 == self._max_tries
+                if self.answering is not None or error.remedy != "retry" or last or delay is None:
+                    raise
+            with self._pause:
+                if self._stopping:
+                    raise Interrupted
+                gevent.sleep(delay)
+        raise AssertionError("max_tries is at least 1")
+
+    def _call_once(self, candidate: Candidate) -> Verdict:
+        self._tries += 1
+        sink = Sink(accepted=partial(self._was_accepted, candidate), append=self._append)
+        if self._exchange is not None:
+            self._exchange.close()
+        self._exchange = self._call(candidate.upstream, sink)
+        if self._stopping:
+            self._exchange.stop()
+        try:
+            return self._exchange.run()
+        except Failure as error:
+            if self.answering is None:
+                failed = error.code in _UPSTREAMS_FAULT
+                candidate.breaker.failed() if failed else candidate.breaker.unknown()
+            raise
+        except Interrupted:
+            if self.answering is None:
+                candidate.breaker.unknown()
+            raise
+
+    def _was_accepted(self, candidate: Candidate, connect_ms: float | None, headers_ms: float) -> None:
+        candidate.breaker.succeeded()
+        self.answering = candidate.upstream
+        self._accepted(candidate.upstream, self._tries, connect_ms, headers_ms)
+
+    def stop(self) -> None:
+        """See upstream.Exchange."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self._exchange is not None:
+            self._exchange.stop()
+        self._pause.interrupt()
+
+    def close(self) -> None:
+        """See upstream.Exchange."""
+        if self._exchange is not None:
+            self._exchange.close()
+
+
+def _delay_seconds(attempt: int, retry_after: int | None) -> float | None:
+    """Return how long to wait before the next try, None where the upstream asks for more than anybody would wait."""
+    if retry_after is not None and retry_after > MAX_RETRY_AFTER_SECONDS:
+        return None
+    wait = BASE_DELAY_SECONDS * 2**attempt + random.uniform(0, JITTER_SECONDS)  # noqa: S311  # spreads load only
+    return max(wait, float(retry_after or 0))
