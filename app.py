@@ -84,6 +84,7 @@ def _relay(settings: Settings) -> Relay:
     )
     bounds = Bounds(
         max_runs=settings.max_runs,
+        max_tries=settings.max_tries,
         run_max_bytes=settings.run_max_bytes,
         log_max_bytes=settings.log_max_bytes,
         run_ttl_seconds=settings.run_ttl_seconds,

@@ -50,6 +50,8 @@ class Settings:
     retry_ms: Annotated[int, Meta(ge=100, le=60_000)] = 2000  # how long a browser waits before it reconnects
     chat_wait_seconds: Annotated[float, Meta(gt=0, le=28)] = 25.0  # then 202: routers cut at 30 s
     disconnect_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 30.0  # a run without subscribers goes on
+    write_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
+    shutdown_grace_seconds: Annotated[float, Meta(ge=2, le=3600)] = 30.0  # the platform's
     stream_max_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0  # of one response; 0 = never
 
     connect_timeout_seconds: UpToAnHour = 5.0
@@ -59,6 +61,7 @@ class Settings:
     run_max_seconds: UpToADay = 600.0  # a model that never stops costs money
     run_max_bytes: Size = 4 << 20  # of one run's log
     log_max_bytes: Size = 128 << 20  # of all logs: bounds the process's memory
+    max_tries: Annotated[int, Meta(ge=1, le=10)] = 3  # of one upstream
     max_runs: Count = 5000  # unfinished ones
     run_ttl_seconds: UpToAYear = 3600.0  # after the end
     conversation_ttl_seconds: UpToAYear = 86_400.0  # after the last turn

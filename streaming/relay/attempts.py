@@ -145,5 +145,5 @@ def _delay_seconds(attempt: int, retry_after: int | None) -> float | None:
     """Return how long to wait before the next try, None where the upstream asks for more than anybody would wait."""
     if retry_after is not None and retry_after > MAX_RETRY_AFTER_SECONDS:
         return None
-    wait = BASE_DELAY_SECONDS * 2**attempt + random.uniform(0, JITTER_SECONDS)  # noqa: S311  # spreads load only
+    wait: float = BASE_DELAY_SECONDS * 2**attempt + random.uniform(0, JITTER_SECONDS)  # noqa: S311  # spreads load only
     return max(wait, float(retry_after or 0))

@@ -45,7 +45,7 @@ class Turn(msgspec.Struct):
 
 
 class Conversations:
-    """Opens, locks and extends conversations, all through Keys."""
+    """Finds, locks and extends conversations, all through Keys."""
 
     def __init__(self, keys: Keys, *, ttl_seconds: float, max_turns: int, claim_seconds: float) -> None:
         self._keys = keys
@@ -53,36 +53,34 @@ class Conversations:
         self._max_turns = max_turns
         self._claim_seconds = claim_seconds  # longer than any run
 
-    def open(self, ask: Ask, owner: str | None, upstream: Upstream) -> Turn:
-        """Return the ask's turn. Raises Refusal("conversation_not_found") or ("bad_request")."""
+    def find(self, conversation_id: str | None, owner: str | None) -> Conversation | None:
+        """Return the conversation, None where none is named. Raises Refusal("conversation_not_found")."""
+        if conversation_id is None:
+            return None
+        value = self._keys.get(f"conversation:{conversation_id}")
+        conversation = _decode(value) if value is not None else None
+        if conversation is None or conversation.owner not in {None, owner}:
+            raise Refusal("conversation_not_found", "No such conversation, or it has expired; begin a new one.")
+        return conversation
+
+    def turn(self, ask: Ask, conversation: Conversation | None, upstream: Upstream, owner: str | None) -> Turn:
+        """Return the ask's turn in its conversation, in a new one, or in none. Raises Refusal("bad_request")."""
         if ask.messages is not None or upstream.history == "none":
             messages = ask.messages or [Message("user", ask.prompt or "")]
             return Turn(Context(messages=messages, user=ask.user or _anonymous_user(secrets.token_urlsafe())))
-        question = Message("user", ask.prompt or "")
-        if ask.conversation_id is None:
-            conversation = self._new(ask, owner, upstream)
-        else:
-            conversation = self._existing(ask.conversation_id, owner, upstream)
+        if conversation is None:
+            id_ = secrets.token_urlsafe(16)
+            user = ask.user or _anonymous_user(id_)
+            conversation = Conversation(id=id_, owner=owner, upstream=upstream.name, user=user)
+        elif upstream.history == "upstream" and conversation.upstream != upstream.name:
+            raise Refusal("bad_request", f"This conversation lives at the upstream '{conversation.upstream}'.")
         turns = conversation.turns[:-1] if ask.replace_last else conversation.turns
         context = Context(
-            messages=[*(message for turn in turns for message in turn), question],
+            messages=[*(message for turn in turns for message in turn), Message("user", ask.prompt or "")],
             conversation_id=conversation.upstream_id,
             user=ask.user or conversation.user,
         )
         return Turn(context, conversation, ask.replace_last)
-
-    def _new(self, ask: Ask, owner: str | None, upstream: Upstream) -> Conversation:
-        id_ = secrets.token_urlsafe(16)
-        return Conversation(id=id_, owner=owner, upstream=upstream.name, user=ask.user or _anonymous_user(id_))
-
-    def _existing(self, id_: str, owner: str | None, upstream: Upstream) -> Conversation:
-        value = self._keys.get(f"conversation:{id_}")
-        conversation = _decode(value) if value is not None else None
-        if conversation is None or conversation.owner not in {None, owner}:
-            raise Refusal("conversation_not_found", "No such conversation, or it has expired; begin a new one.")
-        if upstream.history == "upstream" and conversation.upstream != upstream.name:
-            raise Refusal("bad_request", f"This conversation lives at the upstream '{conversation.upstream}'.")
-        return conversation
 
     def claim(self, turn: Turn, run_id: str) -> None:
         """Lock the conversation for a run. Raises Refusal("conversation_busy")."""

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 import gevent
 import msgspec
 
-from streaming.relay.conversations import Conversations, Turn
+from streaming.relay.attempts import Attempts, Candidate
+from streaming.relay.conversations import Conversation, Conversations, Turn
 from streaming.relay.presence import Presence
 from streaming.relay.run import Run
 from streaming.relay.store import Store
 from streaming.relay.upstream import Upstream
-from streaming.wire.ask import Ask
+from streaming.wire.ask import Ask, AskError
 from streaming.wire.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What runs may take. Each is a setting of the same name."""
 
     max_runs: int
+    max_tries: int
     run_max_bytes: int
     log_max_bytes: int
     run_ttl_seconds: float
@@ -53,7 +55,7 @@ class Runs:
     ) -> None:
         first = secrets.choice(string.ascii_letters + string.digits)  # ids begin with a letter or digit
         self._tag = first + secrets.token_urlsafe(TAG_CHARACTERS)[: TAG_CHARACTERS - 1]
-        self.upstreams = {upstream.name: upstream for upstream in upstreams}
+        self._candidates = {upstream.name: Candidate(upstream) for upstream in upstreams}
         self._store = store
         self._conversations = conversations
         self._bounds = bounds
@@ -61,6 +63,11 @@ class Runs:
         self._ended: OrderedDict[str, tuple[Run, float]] = OrderedDict()  # the oldest first; when (monotonic)
         self._expired: OrderedDict[str, float] = OrderedDict()  # id -> until when it is remembered
         self._sweeper: gevent.Greenlet | None = None
+
+    @property
+    def upstreams(self) -> list[Upstream]:
+        """Return the upstreams in the order in which they are tried."""
+        return [candidate.upstream for candidate in self._candidates.values()]
 
     # -- starting --------------------------------------------------------------------------------------------------
 
@@ -70,11 +77,9 @@ class Runs:
         The `start` event is in the log on return; the upstream is called after the caller's greenlet gives way.
         Raises Refusal, AskError.
         """
-        upstream = self._upstream(ask)
-        upstream.check(ask)
         run_id = self._tag + secrets.token_urlsafe(16)
         if ask.idempotency_key is None:
-            return self._start(ask, caller, upstream, run_id)
+            return self._start(ask, caller, run_id)
         key = f"idempotency:{caller.owner or ''}:{ask.idempotency_key}"
         fingerprint = _fingerprint(ask)
         ttl = self._bounds.run_max_seconds + self._bounds.run_ttl_seconds + EXPIRED_REMEMBERED_SECONDS
@@ -82,17 +87,10 @@ class Runs:
         if there is not None:
             return self._attach(there.decode(), fingerprint)
         try:
-            return self._start(ask, caller, upstream, run_id)
+            return self._start(ask, caller, run_id)
         except BaseException:
             self._store.keys.delete(key)  # nothing was begun: the key is free again
             raise
-
-    def _upstream(self, ask: Ask) -> Upstream:
-        if ask.upstream is None:
-            return next(iter(self.upstreams.values()))
-        if ask.upstream not in self.upstreams:
-            raise Refusal("unknown_upstream", f"Field 'upstream': known are {', '.join(self.upstreams)}.")
-        return self.upstreams[ask.upstream]
 
     def _attach(self, claimed: str, fingerprint: str) -> Run:
         run_id, _, of_ask = claimed.partition(" ")
@@ -100,20 +98,26 @@ class Runs:
             raise Refusal("idempotency_mismatch", "This idempotency key was used with another request.")
         return self.get(run_id)
 
-    def _start(self, ask: Ask, caller: Caller, upstream: Upstream, run_id: str) -> Run:
+    def _start(self, ask: Ask, caller: Caller, run_id: str) -> Run:
         self._refuse_if_full()
-        turn = self._conversations.open(ask, caller.owner, upstream)
+        conversation = self._conversations.find(ask.conversation_id, caller.owner)
+        candidates = self._candidates_for(ask, conversation)
+        turn = self._conversations.turn(ask, conversation, candidates[0].upstream, caller.owner)
         run = Run(
             id=run_id,
             turn=turn,
             log=self._store.new_log(run_id),
-            upstream_name=upstream.name,
-            model=upstream.model,
             max_bytes=self._bounds.run_max_bytes,
             on_end=self._on_end,
         )
+        attempts = Attempts(
+            candidates,
+            self._bounds.max_tries,
+            call=lambda upstream, sink: upstream.exchange(ask, turn.context, sink),
+            accepted=run.accepted,
+            append=run.append,
+        )
         try:
-            exchange = upstream.exchange(ask, turn.context, run)
             self._conversations.claim(turn, run_id)
         except BaseException:
             run.log.drop()
@@ -122,8 +126,24 @@ class Runs:
             ask.on_disconnect, self._bounds.disconnect_grace_seconds, lambda: run.end_early("abandoned")
         )
         self._unfinished[run_id] = run
-        run.begin(exchange)
+        run.begin(attempts)
         return run
+
+    def _candidates_for(self, ask: Ask, conversation: Conversation | None) -> list[Candidate]:
+        """Return who may answer, in order: the one that the ask names alone, or else all that can take its place."""
+        if ask.upstream is not None:
+            if ask.upstream not in self._candidates:
+                raise Refusal("unknown_upstream", f"Field 'upstream': known are {', '.join(self._candidates)}.")
+            first = self._candidates[ask.upstream]
+        elif conversation is not None and conversation.upstream in self._candidates:
+            first = self._candidates[conversation.upstream]
+        else:
+            first = next(iter(self._candidates.values()))
+        first.upstream.check(ask)
+        # A conversation that an upstream keeps is nowhere else.
+        if ask.upstream is not None or (conversation is not None and first.upstream.history == "upstream"):
+            return [first]
+        return [first, *(each for each in self._candidates.values() if each is not first and _fits(each, first, ask))]
 
     def _refuse_if_full(self) -> None:
         self._make_room()
@@ -173,6 +193,8 @@ class Runs:
         if turn.conversation is None or reason not in KEPT_TURNS or run.exchange is None:
             return
         upstream_id = run.exchange.conversation_id
+        if run.exchange.answering is not None:
+            turn.conversation.upstream = run.exchange.answering.name
         self._conversations.extend(turn, run.answer().text if upstream_id is None else "", upstream_id)
 
     def _make_room(self) -> None:
@@ -207,6 +229,17 @@ class Runs:
         if self._sweeper is not None:
             self._sweeper.kill(block=False)
             self._sweeper = None
+
+
+def _fits(other: Candidate, first: Candidate, ask: Ask) -> bool:
+    """Return whether `other` can answer in the place of `first`: who keeps the history must not change."""
+    if other.upstream.history != first.upstream.history:
+        return False
+    try:
+        other.upstream.check(ask)
+    except AskError:
+        return False
+    return True
 
 
 def is_run_id(text: str) -> bool:

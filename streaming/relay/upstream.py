@@ -39,7 +39,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Sink(msgspec.Struct, frozen=True):
     """Where an exchange puts what it gets.
 
-    `accepted(connect_ms, headers_ms)`: the upstream has taken the call. `append(event)` raises Failure("run_too_large").
+    `accepted(connect_ms, headers_ms)`: the upstream has taken the call. `append(event)` may raise
+    Failure("run_too_large").
     """
 
     accepted: Callable[[float | None, float], None]

@@ -147,7 +147,7 @@ def stop(run_id: str) -> Response:
 @routes.get("/upstreams")
 def upstreams() -> Response:
     """Return what can be asked; the first one is the default."""
-    known = _relay().runs.upstreams.values()
+    known = _relay().runs.upstreams
     return json_response(
         {"upstreams": [{"name": each.name, "dialect": each.dialect_name, "model": each.model} for each in known]}
     )

@@ -12,7 +12,7 @@ from streaming.relay.exchange import HttpExchange, HttpUpstream
 from streaming.relay.run import Run
 from streaming.relay.runs import Bounds, Caller, Runs
 from streaming.relay.stores.memory import MemoryStore
-from streaming.relay.upstream import Limits, Session, Upstream
+from streaming.relay.upstream import Limits, Session, Sink, Upstream
 from streaming.wire.ask import Ask, Context, Message
 from streaming.wire.dialects import Dialect
 from streaming.wire.dialects.dify import Dify
@@ -22,6 +22,7 @@ from streaming.wire.events import Event
 LIMITS = Limits(connect_seconds=5, idle_seconds=30, progress_seconds=30, run_max_seconds=60)
 BOUNDS = Bounds(
     max_runs=100,
+    max_tries=1,
     run_max_bytes=1 << 20,
     log_max_bytes=16 << 20,
     run_ttl_seconds=60,
@@ -48,10 +49,10 @@ class Collector:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.acceptances: list[tuple[int, float | None, float]] = []
+        self.acceptances: list[tuple[float | None, float]] = []
 
-    def accepted(self, tries: int, connect_ms: float | None, headers_ms: float) -> None:
-        self.acceptances.append((tries, connect_ms, headers_ms))
+    def accepted(self, connect_ms: float | None, headers_ms: float) -> None:
+        self.acceptances.append((connect_ms, headers_ms))
 
     def append(self, event: Event) -> None:
         self.events.append(event)
@@ -74,20 +75,21 @@ def kept_session() -> Session:
 
 def exchange(
     dialect: Dialect,
-    sink: Collector | None = None,
+    collector: Collector | None = None,
     *,
     session: Session | None = None,
     context: Context | None = None,
     **limits: float,
 ) -> HttpExchange:
     """Return a call to the upstream of `dialect` that has not begun. It is closed after the test."""
+    collector = collector or Collector()
     call = HttpExchange(
         dialect=dialect,
         session=session or kept_session(),
         limits=msgspec.structs.replace(LIMITS, **limits),
         ask=Ask(prompt="hi"),
         context=context or Context(messages=[Message("user", "hi")], user="abc-123"),
-        sink=sink or Collector(),
+        sink=Sink(accepted=collector.accepted, append=collector.append),
     )
     to_close.append(call)
     return call

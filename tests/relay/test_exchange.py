@@ -10,7 +10,7 @@ import gevent
 import pytest
 
 from streaming.relay import exchange as exchange_module
-from streaming.relay.upstream import Interrupted
+from streaming.relay.interrupt import Interrupted
 from streaming.wire.errors import Failure
 from streaming.wire.events import Event, Token
 from tests.live import Call, free_port, scripted, wait_until
@@ -247,8 +247,8 @@ def test_a_finished_connection_is_kept_and_used_again() -> None:
             call.close()
         ports = {each.connection.getpeername()[1] for each in upstream.calls}
     assert len(ports) == 1
-    assert sinks[0].acceptances[0][1] is not None  # a new connection was made, and timed
-    assert sinks[1].acceptances[0][1] is None
+    assert sinks[0].acceptances[0][0] is not None  # a new connection was made, and timed
+    assert sinks[1].acceptances[0][0] is None
 
 
 def test_a_kept_connection_that_died_is_replaced_once() -> None:

@@ -319,7 +319,8 @@ CASES: dict[str, tuple[Dialect, int, dict[str, str], bytes, str, int, int | None
 def test_an_http_refusal_becomes_one_of_our_failures(name: str) -> None:
     dialect, status, headers, body, code, our_status, retry_after = CASES[name]
     failure = dialect.refusal(status, headers, body)
-    assert (failure.code, failure.status, failure.retry_after) == (code, our_status, retry_after)
+    end = failure.as_end_error()
+    assert (end.code, end.status, end.retry_after) == (code, our_status, retry_after)
     assert failure.retryable is FAILURES[code].retryable
 
 
@@ -351,3 +352,30 @@ def test_a_conversation_that_dify_lost_is_told_so_that_the_page_can_begin_a_new_
     for message in (NOT_EXISTS, DID_YOU_MEAN):
         assert "begin a new one" in DIFY.refusal(404, {}, dify("not_found", message)).message
     assert "begin a new one" not in DIFY.refusal(404, {}, dify("not_found", "File Not Exists.")).message
+
+
+REMEDIES = {  # status, body -> what the relay itself may do
+    "busy": (429, b"{}", "retry"),
+    "unavailable": (503, b"{}", "retry"),
+    "bad gateway": (502, HTML, "retry"),
+    "gateway timeout": (504, HTML, "retry"),
+    "quota": (429, openai(code="insufficient_quota"), "elsewhere"),
+    "balance": (402, b"{}", "elsewhere"),
+    "wrong key": (401, b"{}", "elsewhere"),
+    "too long": (400, openai(code="context_length_exceeded"), None),
+    "bad request": (400, b"{}", None),
+    "server error": (500, b"{}", None),
+    "cloudflare waited in vain": (524, HTML, None),
+}
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_a_call_is_repeated_only_where_nothing_was_generated(name: str) -> None:
+    status, body, remedy = REMEDIES[name]
+    assert OPENAI.refusal(status, {}, body).remedy == remedy
+
+
+def test_dify_is_tried_again_when_it_is_full_but_not_when_its_quota_is_spent() -> None:
+    full = dify("invalid_param", "Too many requests. Please try again later.")
+    assert DIFY.refusal(400, {}, full).remedy == "retry"
+    assert DIFY.refusal(429, {}, dify("rate_limit_error", "m")).remedy == "elsewhere"

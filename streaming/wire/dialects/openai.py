@@ -107,6 +107,8 @@ class Reader:
     def feed(self, event: ServerSentEvent) -> list[Event]:
         """Return our events for one chunk; see dialects.Reader."""
         data = event.data
+        if not data:
+            return []
         if data.startswith("[DONE]"):
             self.complete = True
             return self._flush()
