@@ -100,7 +100,13 @@ def _relay(settings: Settings) -> Relay:
         retry_ms=settings.retry_ms,
         stream_max_seconds=settings.stream_max_seconds,
     )
-    return Relay(runs, stream_settings, settings.chat_wait_seconds)
+    return Relay(
+        runs=runs,
+        stream_settings=stream_settings,
+        chat_wait_seconds=settings.chat_wait_seconds,
+        write_timeout_seconds=settings.write_timeout_seconds,
+        shutdown_grace_seconds=settings.shutdown_grace_seconds,
+    )
 
 
 def _upstream(settings: UpstreamSettings, session: Session, limits: Limits) -> Upstream:

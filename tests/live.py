@@ -70,8 +70,9 @@ class Relay:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.append(line)
+        with self.process.stdout as lines:
+            for line in lines:
+                self._lines.append(line)
 
     def _ready(self) -> bool:
         if self.process.poll() is not None:
@@ -120,7 +121,8 @@ class Call:
         self.body = body
         self.method, self.path, _ = head.split(b"\r\n", 1)[0].decode().split(" ", 2)
         self.headers = {
-            name.lower(): value for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.MULTILINE)
+            name.lower(): value
+            for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.MULTILINE)
         }
         self.closed = threading.Event()
 

@@ -102,13 +102,14 @@ class Attempts:
         raise AssertionError("max_tries is at least 1")
 
     def _call_once(self, candidate: Candidate) -> Verdict:
+        if self._stopping:
+            candidate.breaker.unknown()
+            raise Interrupted
         self._tries += 1
         sink = Sink(accepted=partial(self._was_accepted, candidate), append=self._append)
         if self._exchange is not None:
             self._exchange.close()
         self._exchange = self._call(candidate.upstream, sink)
-        if self._stopping:
-            self._exchange.stop()
         try:
             return self._exchange.run()
         except Failure as error:
@@ -126,13 +127,13 @@ class Attempts:
         self.answering = candidate.upstream
         self._accepted(candidate.upstream, self._tries, connect_ms, headers_ms)
 
-    def stop(self) -> None:
+    def stop(self, within_seconds: float) -> None:
         """See upstream.Exchange."""
         if self._stopping:
             return
         self._stopping = True
         if self._exchange is not None:
-            self._exchange.stop()
+            self._exchange.stop(within_seconds)
         self._pause.interrupt()
 
     def close(self) -> None:

@@ -110,7 +110,7 @@ class DemoExchange:
         text = (_ANSWER_ZH if chinese else _ANSWER_EN).format(prompt=self._prompt.strip() or "…")
         yield from (Token(text=piece) for piece in _PIECES.findall(text))
 
-    def stop(self) -> None:
+    def stop(self, within_seconds: float) -> None:
         """See upstream.Exchange."""
         if not self._stopping:
             self._stopping = True

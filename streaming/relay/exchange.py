@@ -22,7 +22,6 @@ from streaming.wire.errors import Failure
 
 READ_BYTES = 64 * 1024
 LAST_WORD_SECONDS = 2.0  # how long usage and a second ending are awaited after the first terminal sign
-STOP_SECONDS = 3.0  # how long an upstream that is stopped by request may take to end its stream
 DRAIN_SECONDS = 1.0  # how long the last HTTP chunk is awaited, so that the connection can be kept
 PROGRESS_CHECK_SECONDS = 1.0  # a timer moved at every token would cost more than it tells
 
@@ -123,7 +122,7 @@ class HttpExchange:
             raise Failure(code)
         return self._reader.eof()
 
-    def stop(self) -> None:
+    def stop(self, within_seconds: float) -> None:
         """See upstream.Exchange."""
         if self._stopping:
             return
@@ -133,17 +132,17 @@ class HttpExchange:
         if self._dialect.stops_by_request:
             if self._reader.stop_request() is not None:
                 self._stoppable.set()
-            self._stopper = gevent.spawn(self._stop_by_request)
-            self._last_resort = gevent.spawn_later(STOP_SECONDS, self._work.interrupt)
+            self._stopper = gevent.spawn(self._stop_by_request, within_seconds)
+            self._last_resort = gevent.spawn_later(within_seconds, self._work.interrupt)
         else:
             self.upstream_stop = "closed"
             self._work.interrupt()
 
-    def _stop_by_request(self) -> None:
+    def _stop_by_request(self, within_seconds: float) -> None:
         """Post the stop while the answer is still being read: Dify loses the answer of one who leaves first."""
         self.upstream_stop = "failed"
-        deadline = time.monotonic() + STOP_SECONDS
-        self._stoppable.wait(STOP_SECONDS)
+        deadline = time.monotonic() + within_seconds
+        self._stoppable.wait(within_seconds)
         request = self._reader.stop_request()
         if request is None:
             return

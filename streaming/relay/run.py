@@ -22,6 +22,9 @@ from streaming.wire.usage import RunningDigest, estimate
 
 log = logging.getLogger(__name__)
 
+STOP_SECONDS = 3.0  # how long an upstream that is stopped by request (Dify) may take to end its stream
+LAST_STOP_SECONDS = 1.0  # the same when the process must go
+
 
 class Run:
     """One generation and its log. `ended` is True from the moment its `end` is in the log.
@@ -96,7 +99,7 @@ class Run:
             return
         self._ending = reason
         if self.exchange is not None:
-            self.exchange.stop()
+            self.exchange.stop(LAST_STOP_SECONDS if reason == "interrupted" else STOP_SECONDS)
 
     # -- the producer's side ---------------------------------------------------------------------------------------
 

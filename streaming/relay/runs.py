@@ -26,6 +26,7 @@ TAG_CHARACTERS = 4  # of the instance that began a run, at the front of its id
 EXPIRED_REMEMBERED_SECONDS = 3600.0  # how long an expired id answers 410 instead of 404
 EXPIRED_REMEMBERED_MAX = 100_000  # ids; against a busy relay remembering for ever
 FULL_RETRY_AFTER_SECONDS = 5
+DRAINING_RETRY_AFTER_SECONDS = 2  # the platform has a successor ready by then
 KEPT_TURNS = {"done", "stopped"}
 
 
@@ -62,6 +63,7 @@ class Runs:
         self._unfinished: dict[str, Run] = {}
         self._ended: OrderedDict[str, tuple[Run, float]] = OrderedDict()  # the oldest first; when (monotonic)
         self._expired: OrderedDict[str, float] = OrderedDict()  # id -> until when it is remembered
+        self._draining = False
         self._sweeper: gevent.Greenlet | None = None
 
     @property
@@ -146,6 +148,10 @@ class Runs:
         return [first, *(each for each in self._candidates.values() if each is not first and _fits(each, first, ask))]
 
     def _refuse_if_full(self) -> None:
+        if self._draining:
+            raise Refusal(
+                "draining", "This relay is shutting down; ask again.", retry_after=DRAINING_RETRY_AFTER_SECONDS
+            )
         self._make_room()
         if len(self._unfinished) >= self._bounds.max_runs or self._store.size_bytes >= self._bounds.log_max_bytes:
             raise Refusal(
@@ -222,10 +228,23 @@ class Runs:
         if len(self._expired) > EXPIRED_REMEMBERED_MAX:
             self._expired.popitem(last=False)
 
-    def close(self) -> None:
-        """End what still runs as interrupted and stop the sweeper."""
+    def drain(self) -> None:
+        """Refuse new runs from now on; what runs goes on."""
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Return whether new runs are refused."""
+        return self._draining
+
+    def interrupt(self) -> None:
+        """End what still runs as interrupted."""
         for run in list(self._unfinished.values()):
             run.end_early("interrupted")
+
+    def close(self) -> None:
+        """End what still runs as interrupted and stop the sweeper."""
+        self.interrupt()
         if self._sweeper is not None:
             self._sweeper.kill(block=False)
             self._sweeper = None

@@ -61,8 +61,8 @@ class Exchange(Protocol):
     def run(self) -> Verdict:
         """Make the call and feed the sink until the upstream's last word. Raises Failure, or Interrupted after stop."""
 
-    def stop(self) -> None:
-        """Stop the upstream. Returns at once; `run` then returns or raises within a few seconds, at most."""
+    def stop(self, within_seconds: float) -> None:
+        """Stop the upstream. Returns at once; `run` then returns or raises within that time."""
 
     def close(self) -> None:
         """Give the connection back or close it. Called after the run's end, so it delays nobody."""

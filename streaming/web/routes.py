@@ -6,7 +6,7 @@ from streaming.relay.run import Run
 from streaming.relay.runs import Caller, Runs
 from streaming.web import resuming
 from streaming.web.asking import read_ask
-from streaming.web.streams import StreamSettings, json_answer, json_response, negotiated, respond
+from streaming.web.streams import StreamSettings, json_answer, json_response, negotiated, respond, subscribed
 from streaming.wire.errors import Refusal
 
 STOP_WAIT_SECONDS = 5.0
@@ -18,10 +18,20 @@ routes = Blueprint("relay", __name__)
 class Relay:
     """What the routes work with; create_app puts it into the app's extensions."""
 
-    def __init__(self, runs: Runs, stream_settings: StreamSettings, chat_wait_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        runs: Runs,
+        stream_settings: StreamSettings,
+        chat_wait_seconds: float,
+        write_timeout_seconds: float,
+        shutdown_grace_seconds: float,
+    ) -> None:
         self.runs = runs
         self.stream_settings = stream_settings
         self.chat_wait_seconds = chat_wait_seconds
+        self.write_timeout_seconds = write_timeout_seconds
+        self.shutdown_grace_seconds = shutdown_grace_seconds
 
 
 def _relay() -> Relay:
@@ -64,10 +74,8 @@ def chat() -> Response:
     """Ask and wait for the whole answer; a browser's form gets a page."""
     relay = _relay()
     run = relay.runs.start(read_ask(request), Caller())
-    cursor = run.follow(0)
-    try:
+    with subscribed(run) as cursor:
         ended = run.wait_end(relay.chat_wait_seconds)
-    finally:
         cursor.close(by_us=True)
     if not ended and run.presence is not None:
         run.presence.soften()
@@ -161,8 +169,10 @@ def healthz() -> Response:
 
 @routes.get("/readyz")
 def readyz() -> Response:
-    """Ready for new runs."""
-    return json_response({"status": "ready", "runs": _relay().runs.counts()})
+    """Ready for new runs; 503 while draining."""
+    runs = _relay().runs
+    status = "draining" if runs.draining else "ready"
+    return json_response({"status": status, "runs": runs.counts()}, 503 if runs.draining else 200)
 
 
 def _refuse_what_nobody_reads(request: Request) -> None:

@@ -4,13 +4,16 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 import msgspec
-from flask import Request, Response, stream_with_context
+from flask import Request, Response, request, stream_with_context
 
 from streaming.relay.cursor import Cursor
 from streaming.relay.run import Run
 from streaming.web.asking import query
+from streaming.web.connection import PeerWatch, watch_peer
 from streaming.wire.answer import Answer
 from streaming.wire.errors import Refusal
 from streaming.wire.formats import BodyAborted, Format, Ndjson, Sse, Text, writes
@@ -69,10 +72,28 @@ def respond(run: Run, after: int, name: str, settings: StreamSettings, id_prefix
     format_ = make_format(name, settings, id_prefix)
     max_seconds = 0.0 if name == "text" else settings.stream_max_seconds
     cursor = run.follow(after)
+    watch = watch_peer(request.environ, cursor.close)
     body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds)
-    response = streaming_response(body, format_, on_close=cursor.close)
+    response = streaming_response(body, format_, on_close=partial(_leave, cursor, watch))
     response.headers["X-Run-Id"] = run.id
     return response
+
+
+def _leave(cursor: Cursor, watch: PeerWatch | None) -> None:
+    if watch is not None:
+        watch.close()
+    cursor.close()
+
+
+@contextmanager
+def subscribed(run: Run) -> Iterator[Cursor]:
+    """Be a subscriber of the run inside a `with` block, as long as the client of the current request is there."""
+    cursor = run.follow(run.last_seq)
+    watch = watch_peer(request.environ, cursor.close)
+    try:
+        yield cursor
+    finally:
+        _leave(cursor, watch)
 
 
 def streaming_response(body: Iterator[bytes], format_: Format, on_close: Callable[[], None] | None = None) -> Response:
@@ -115,12 +136,9 @@ def _reset() -> ConnectionResetError:
 
 def wait_and_answer(run: Run) -> Response:
     """Wait for the run's end and return its JSON answer."""
-    cursor = run.follow(run.last_seq)
-    try:
+    with subscribed(run) as cursor:
         while not cursor.done:
             cursor.read(60)
-    finally:
-        cursor.close()
     return json_answer(run.answer())
 
 

@@ -1,64 +1,117 @@
-"""The gunicorn worker: what stock gunicorn leaves open and only the server can close."""
+"""The gunicorn worker: drains, drops stuck clients, and answers in JSON what never reached the app.
 
-import json
-import secrets
+Stock gunicorn waits for open streams until graceful_timeout and then kills them without a terminator; an idle
+keep-alive connection holds it as long; a client that stops reading blocks its greenlet for ever.
+"""
+
+import time
+from functools import partial
 from typing import Any
 
-from gunicorn import util
-from gunicorn.http import errors as http_errors
+import gevent
+from gevent.pool import Pool
+from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-_REFUSALS = {  # gunicorn's error -> status, reason phrase, code, message
-    http_errors.LimitRequestLine: (
-        414,
-        "URI Too Long",
-        "uri_too_long",
-        "The URL is too long; POST the prompt instead.",
-    ),
-    http_errors.LimitRequestHeaders: (431, "Request Header Fields Too Large", "headers_too_large", "Too many headers."),
-}
-_BAD_REQUEST = (
-    400,
-    "Bad Request",
-    "bad_request",
-    "This is no valid HTTP request. A URL must be ASCII: percent-encode other characters, or POST the prompt.",
-)
+from streaming.web.connection import ClientSocket
+from streaming.web.refusing import refuse
+from streaming.web.routes import Relay
+
+LOOK_SECONDS = 0.25  # stock gunicorn notices a SIGTERM after up to 1 s
+STUCK_SECONDS = 1.0  # how long the last clients have for the rest of their body once every run has ended
 
 
 class RelayWorker(GeventWorker):
     """gunicorn's gevent worker with the relay's manners."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._clients: set[ClientSocket] = set()
+
+    @property
+    def _relay(self) -> Relay:
+        relay = self.wsgi.extensions["sluice"]
+        assert isinstance(relay, Relay)
+        return relay
+
+    # -- connections -----------------------------------------------------------------------------------------------
+
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve one connection."""
+        client = ClientSocket(client.family, client.type, client.proto, fileno=client.detach())
+        client.prepare(self._relay.write_timeout_seconds)
+        self._clients.add(client)
+        try:
+            super().handle(listener, client, addr)
+        finally:
+            self._clients.discard(client)
+
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
-        """Close the connection after a stream: an idle kept one would hold the worker when it must go.
+        """Serve one request. After a stream the connection closes: kept ones would hold the worker when it must go.
 
         An app's own `Connection: close` is dropped by gunicorn as hop-by-hop.
         """
         if req.path == "/stream" or req.path.endswith("/events"):
             req.force_close()
-        return super().handle_request(listener_name, req, sock, addr)  # type: ignore[no-untyped-call]
+        sock.serving = True
+        try:
+            return super().handle_request(listener_name, req, sock, addr)
+        finally:
+            sock.serving = False
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what gunicorn could not read as JSON. Its own answer is HTML, its log line holds the URL."""
-        status, reason, code, message = _refusal_of(exc)
-        request_id = secrets.token_hex(16)
-        if status == 500:
-            self.log.error("request %s failed outside the app: %s", request_id, type(exc).__name__)
-        error = {"code": code, "message": message, "request_id": request_id}
-        body = json.dumps({"error": error}).encode() + b"\n"
-        head = (
-            f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/json\r\n"
-            f"X-Content-Type-Options: nosniff\r\nX-Request-Id: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        try:
-            util.write_nonblock(client, head.encode() + body)
-        except OSError:
-            self.log.debug("the client of a refused request has gone")
+        """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""
+        refuse(client, exc, self.log)
 
+    # -- the worker's life -----------------------------------------------------------------------------------------
 
-def _refusal_of(error: BaseException) -> tuple[int, str, str, str]:
-    for kind, refusal in _REFUSALS.items():
-        if isinstance(error, kind):
-            return refusal
-    if isinstance(error, http_errors.ParseException):
-        return _BAD_REQUEST
-    return 500, "Internal Server Error", "internal", "The relay failed; the fault is on our side."
+    def run(self) -> None:
+        """Serve until told to stop, then drain."""
+        if self.cfg.is_ssl:
+            raise RuntimeError("TLS belongs to the proxy in front: this worker watches plain sockets only.")
+        servers = []
+        for listener in self.sockets:
+            listener.setblocking(1)
+            server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+            server.start()
+            servers.append(server)
+        while self.alive:
+            self.notify()
+            self._drop_stuck()
+            gevent.sleep(LOOK_SECONDS)
+        for server in servers:
+            server.close()
+        self._drain()
+
+    def _drop_stuck(self) -> None:
+        """Drop who has taken nothing for too long; a subscriber's run goes on without it."""
+        too_old = time.monotonic() - self._relay.write_timeout_seconds
+        for client in list(self._clients):
+            if client.blocked_since is not None and client.blocked_since < too_old:
+                client.drop()
+
+    def _drain(self) -> None:
+        """Let runs finish inside the window, end the rest, and return as soon as nobody is left."""
+        runs, grace_seconds = self._relay.runs, self._relay.shutdown_grace_seconds
+        runs.drain()
+        window_seconds = grace_seconds - 5 if grace_seconds >= 10 else grace_seconds / 2
+        begun = time.monotonic()
+        last_run_ended: float | None = None
+        while self._clients or last_run_ended is None:
+            self.notify()
+            self._drop_stuck()
+            for client in list(self._clients):
+                if not client.serving:
+                    client.let_go()
+            now = time.monotonic()
+            if runs.counts()["unfinished"]:
+                if now - begun >= window_seconds:
+                    runs.interrupt()
+            elif last_run_ended is None:
+                last_run_ended = now
+            elif now - last_run_ended >= STUCK_SECONDS:
+                break
+            gevent.sleep(0.05)
+        for client in list(self._clients):
+            client.drop()
+        gevent.sleep(0)

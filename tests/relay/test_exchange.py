@@ -287,9 +287,9 @@ def stopped(call: object) -> float:
     return _stop(call, greenlet)
 
 
-def _stop(call: object, greenlet: gevent.Greenlet) -> float:
+def _stop(call: object, greenlet: gevent.Greenlet, within_seconds: float = 3) -> float:
     begun = time.monotonic()
-    call.stop()  # type: ignore[attr-defined]
+    call.stop(within_seconds)  # type: ignore[attr-defined]
     greenlet.join(10)
     assert greenlet.ready()
     assert isinstance(greenlet.value, Interrupted)  # gevent hands a GreenletExit over as the value
@@ -337,7 +337,7 @@ def test_a_stop_works_while_connecting() -> None:
 def test_a_stop_before_the_call_began_makes_no_call() -> None:
     with scripted(whole_answer) as upstream:
         call = exchange(openai(upstream.url))
-        call.stop()
+        call.stop(3)
         with pytest.raises(Interrupted):
             call.run()
         assert upstream.calls == []
@@ -370,7 +370,7 @@ def test_dify_is_stopped_by_request_and_read_to_its_terminal_event() -> None:
         call = exchange(dify(upstream.url), sink)
         greenlet = gevent.spawn(call.run)
         sink.arrived.get(timeout=10)
-        call.stop()
+        call.stop(3)
         greenlet.join(10)
         stop = next(each for each in upstream.calls if each.path.endswith("/stop"))
         assert stop.path == "/v1/chat-messages/task-1/stop"
@@ -397,7 +397,7 @@ def test_a_stop_without_a_task_id_awaits_it() -> None:
         call = exchange(dify(upstream.url))
         greenlet = gevent.spawn(call.run)
         begun.wait(10)
-        call.stop()
+        call.stop(3)
         stopping.set()
         greenlet.join(10)
         assert call.upstream_stop == "confirmed"
@@ -405,9 +405,7 @@ def test_a_stop_without_a_task_id_awaits_it() -> None:
 
 
 @pytest.mark.parametrize("stage", ["before headers", "after a stop that it ignores"])
-def test_a_dify_that_does_not_end_is_left_after_a_bounded_time(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange_module, "STOP_SECONDS", 0.3)
-
+def test_a_dify_that_does_not_end_is_left_after_a_bounded_time(stage: str) -> None:
     def script(call: Call) -> None:
         if call.path.endswith("/stop"):
             call.answer(500, b"{}")
@@ -422,7 +420,7 @@ def test_a_dify_that_does_not_end_is_left_after_a_bounded_time(stage: str, monke
         seen = upstream.next_call()
         if stage != "before headers":
             sink.arrived.get(timeout=10)
-        assert _stop(call, greenlet) < 1.3
+        assert _stop(call, greenlet, 0.3) < 1.3
         assert seen.await_close(1)
     assert call.upstream_stop == "failed"
 
