@@ -51,7 +51,7 @@ class Settings:
     chat_wait_seconds: Annotated[float, Meta(gt=0, le=28)] = 25.0  # then 202: routers cut at 30 s
     disconnect_grace_seconds: Annotated[float, Meta(ge=0, le=3600)] = 30.0  # a run without subscribers goes on
     write_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
-    shutdown_grace_seconds: Annotated[float, Meta(ge=2, le=3600)] = 30.0  # the platform's
+    shutdown_grace_seconds: Annotated[float, Meta(ge=4, le=3600)] = 30.0  # the platform's
     stream_max_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0  # of one response; 0 = never
 
     connect_timeout_seconds: UpToAnHour = 5.0

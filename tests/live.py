@@ -198,12 +198,16 @@ class ScriptedUpstream:
                 self._arrived.put(call)
                 self.script(call)
 
-    def close(self) -> None:
-        """Stop listening and hang up on everybody."""
+    def stop_listening(self) -> None:
+        """Refuse new connections; those that are open go on."""
         self._closing = True
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
+
+    def close(self) -> None:
+        """Stop listening and hang up on everybody."""
+        self.stop_listening()
         for connection in self._connections:
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)

@@ -23,7 +23,6 @@ from streaming.wire.usage import RunningDigest, estimate
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 3.0  # how long an upstream that is stopped by request (Dify) may take to end its stream
-LAST_STOP_SECONDS = 1.0  # the same when the process must go
 
 
 class Run:
@@ -93,13 +92,13 @@ class Run:
             self.log.unwatch(sleeper.wake)
         return self.ended
 
-    def end_early(self, reason: str) -> None:
+    def end_early(self, reason: str, within_seconds: float = STOP_SECONDS) -> None:
         """Ask the run to end as "stopped", "abandoned" or "interrupted"; the first to ask decides."""
         if self.ended or self._ending is not None:
             return
         self._ending = reason
         if self.exchange is not None:
-            self.exchange.stop(LAST_STOP_SECONDS if reason == "interrupted" else STOP_SECONDS)
+            self.exchange.stop(within_seconds)
 
     # -- the producer's side ---------------------------------------------------------------------------------------
 

@@ -237,14 +237,14 @@ class Runs:
         """Return whether new runs are refused."""
         return self._draining
 
-    def interrupt(self) -> None:
-        """End what still runs as interrupted."""
+    def interrupt(self, within_seconds: float) -> None:
+        """End what still runs as interrupted; upstreams that are stopped by request have that long."""
         for run in list(self._unfinished.values()):
-            run.end_early("interrupted")
+            run.end_early("interrupted", within_seconds)
 
     def close(self) -> None:
         """End what still runs as interrupted and stop the sweeper."""
-        self.interrupt()
+        self.interrupt(within_seconds=0)
         if self._sweeper is not None:
             self._sweeper.kill(block=False)
             self._sweeper = None

@@ -79,8 +79,8 @@ def chat() -> Response:
         cursor.close(by_us=True)
     if not ended and run.presence is not None:
         run.presence.soften()
-    if _wants_page(request):
-        return _page(run)
+    if _wants_page(request):  # to an address of its own: reloading the form's answer would ask again
+        return Response(status=303, headers={"Location": f"/runs/{run.id}", "X-Run-Id": run.id})
     return json_answer(run.answer()) if ended else _come_back(run)
 
 
@@ -90,8 +90,9 @@ def _wants_page(request: Request) -> bool:
 
 def _page(run: Run) -> Response:
     """The answer for a browser without JavaScript; it refreshes itself until the end."""
-    answer = run.answer()
-    response = Response(render_template("answer.html", answer=answer, run_id=run.id, seconds=COME_BACK_SECONDS))
+    answer, question = run.answer(), run.turn.context.messages[-1].text()
+    page = render_template("answer.html", answer=answer, question=question, run_id=run.id, seconds=COME_BACK_SECONDS)
+    response = Response(page)
     response.headers["X-Run-Id"] = run.id
     response.headers["Cache-Control"] = "no-store"
     response.status_code = answer.status() if answer.end else 202

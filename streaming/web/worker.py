@@ -18,7 +18,7 @@ from streaming.web.refusing import refuse
 from streaming.web.routes import Relay
 
 LOOK_SECONDS = 0.25  # stock gunicorn notices a SIGTERM after up to 1 s
-STUCK_SECONDS = 1.0  # how long the last clients have for the rest of their body once every run has ended
+LAST_SECONDS = 1.0  # for upstreams' stop calls, and then for clients to read the rest; a tenth of a short grace
 
 
 class RelayWorker(GeventWorker):
@@ -27,6 +27,7 @@ class RelayWorker(GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._clients: set[ClientSocket] = set()
+        self._told_to_stop = 0.0
 
     @property
     def _relay(self) -> Relay:
@@ -65,6 +66,11 @@ class RelayWorker(GeventWorker):
 
     # -- the worker's life -----------------------------------------------------------------------------------------
 
+    def handle_exit(self, sig: Any, frame: Any) -> None:
+        """Note when the platform's clock began to run."""
+        self._told_to_stop = time.monotonic()
+        super().handle_exit(sig, frame)
+
     def run(self) -> None:
         """Serve until told to stop, then drain."""
         if self.cfg.is_ssl:
@@ -95,7 +101,8 @@ class RelayWorker(GeventWorker):
         runs, grace_seconds = self._relay.runs, self._relay.shutdown_grace_seconds
         runs.drain()
         window_seconds = grace_seconds - 5 if grace_seconds >= 10 else grace_seconds / 2
-        begun = time.monotonic()
+        last_seconds = min(LAST_SECONDS, grace_seconds / 10)
+        window_end = self._told_to_stop + window_seconds
         last_run_ended: float | None = None
         while self._clients or last_run_ended is None:
             self.notify()
@@ -105,11 +112,11 @@ class RelayWorker(GeventWorker):
                     client.let_go()
             now = time.monotonic()
             if runs.counts()["unfinished"]:
-                if now - begun >= window_seconds:
-                    runs.interrupt()
+                if now >= window_end:
+                    runs.interrupt(last_seconds)
             elif last_run_ended is None:
                 last_run_ended = now
-            elif now - last_run_ended >= STUCK_SECONDS:
+            elif now - last_run_ended >= last_seconds:
                 break
             gevent.sleep(0.05)
         for client in list(self._clients):

@@ -22,6 +22,19 @@ def test_a_question_gets_a_page(open_page: OpenPage, server: Relay, model: Model
     call.end()
     expect(page.locator(".answer .text")).to_have_text(f"Hello {XSS}")
     expect(page.locator(".note")).to_have_count(0)
+    expect(page.locator(".question")).to_have_text("Hi")
+
+
+def test_a_reload_asks_nothing_again(open_page: OpenPage, server: Relay, model: Model) -> None:
+    page = open_page(server.url, java_script_enabled=False)
+    ask(page, "Hi")
+    call = model.next()
+    call.token("Hello")
+    call.end()
+    expect(page.locator(".answer .text")).to_have_text("Hello")
+    page.reload()
+    expect(page.locator(".answer .text")).to_have_text("Hello")
+    assert len(model.calls) == 1
 
 
 def test_a_long_answer_refreshes_itself(open_page: OpenPage, server: Relay, model: Model) -> None:

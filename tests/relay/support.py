@@ -102,12 +102,13 @@ def runs(
     upstreams: list[Upstream] | None = None,
     max_turns: int = 50,
     conversation_ttl_seconds: float = 60,
+    idle_seconds: float = 30,
     **bounds: Any,
 ) -> Iterator[Runs]:
     """Runs over HTTP upstreams named u0, u1… (or over `upstreams`), closed afterwards."""
     store, session = store or MemoryStore(), Session()
     all_bounds = msgspec.structs.replace(BOUNDS, **bounds)
-    limits = msgspec.structs.replace(LIMITS, run_max_seconds=all_bounds.run_max_seconds)
+    limits = msgspec.structs.replace(LIMITS, run_max_seconds=all_bounds.run_max_seconds, idle_seconds=idle_seconds)
     conversations = Conversations(
         store.keys, ttl_seconds=conversation_ttl_seconds, max_turns=max_turns, claim_seconds=120
     )

@@ -318,6 +318,7 @@ def test_a_form_gets_a_page_that_refreshes_itself_and_shows_markup_as_text(
 
     upstream.script = script
     page = requests.post(f"{server.url}/chat", data={"prompt": "hi"}, headers={"Accept": "text/html"}, timeout=20)
+    assert [step.status_code for step in page.history] == [303]  # a reload asks nothing again
     assert page.status_code == 202
     assert page.headers["Content-Type"].startswith("text/html")
     assert 'http-equiv="refresh"' in page.text
