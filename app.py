@@ -2,6 +2,7 @@
 
 import logging
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import click
 from flask import Flask
 from gevent import monkey
 
+from streaming.capacity import capacity
 from streaming.chat import chat
 from streaming.dotenv import load_dotenv
 from streaming.relay.conversations import Conversations
@@ -82,8 +84,11 @@ def _relay(settings: Settings) -> Relay:
         max_turns=settings.conversation_max_turns,
         claim_seconds=settings.run_max_seconds + 60,
     )
+    room = capacity(settings.max_runs, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+    if room.runs < settings.max_runs:
+        log.warning("MAX_RUNS=%d does not fit the limit of open files: %d it is.", settings.max_runs, room.runs)
     bounds = Bounds(
-        max_runs=settings.max_runs,
+        max_runs=room.runs,
         max_tries=settings.max_tries,
         run_max_bytes=settings.run_max_bytes,
         log_max_bytes=settings.log_max_bytes,
@@ -106,6 +111,7 @@ def _relay(settings: Settings) -> Relay:
         chat_wait_seconds=settings.chat_wait_seconds,
         write_timeout_seconds=settings.write_timeout_seconds,
         shutdown_grace_seconds=settings.shutdown_grace_seconds,
+        crowded_at_connections=room.crowded_at,
     )
 
 

@@ -5,10 +5,10 @@ from gevent import monkey
 monkey.patch_all()  # before anything that opens sockets is imported: requests and ssl break when patched late
 
 import os
-import resource
 import sys
 
 from app import load_settings
+from streaming.capacity import capacity, raise_open_files
 
 _settings = load_settings()
 
@@ -21,8 +21,8 @@ if _settings.web_concurrency > 1:
 
 worker_class = "streaming.web.worker.RelayWorker"
 preload_app = False  # hub, sockets and greenlets must be born in the process that uses them
-# A full pool would leave clients hanging in the backlog without an answer; the app refuses at MAX_RUNS with a 503.
-worker_connections = _settings.max_runs + 1000
+# A full pool would leave clients hanging in the backlog without an answer: the app refuses new runs before that.
+worker_connections = capacity(_settings.max_runs, raise_open_files()).connections
 keepalive = 5  # also bounds how long a request's head may take
 timeout = 30  # a blocked event loop, never a long stream: the worker's heartbeat runs beside them
 graceful_timeout = max(1, int(_settings.shutdown_grace_seconds) - 1)  # a last resort: the worker ends before
@@ -32,6 +32,3 @@ control_socket_disable = True  # not needed, and unwritable in containers
 http_protocols = "h1"  # this worker would serve the streams of one HTTP/2 connection one after another
 accesslog = None  # its lines hold query strings, and so prompts
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112  # a heartbeat on disk can block
-
-_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-resource.setrlimit(resource.RLIMIT_NOFILE, (_hard, _hard))  # two descriptors a stream; 1,024 are soon used up

@@ -44,7 +44,7 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = WAIT
 class Relay:
     """The relay as users run it: `python app.py` with these settings. `log()` is what it printed."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, open_files: int | None = None, **settings: str) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
@@ -52,8 +52,9 @@ class Relay:
         environment |= dict.fromkeys(set(VARIABLES) - {"WEB_CONCURRENCY"}, "")
         environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "PYTHONUNBUFFERED": "1", **settings}
         self._lines: list[str] = []
+        limit = [] if open_files is None else ["prlimit", f"--nofile={open_files}"]
         self.process = subprocess.Popen(
-            [sys.executable, ROOT / "app.py"],
+            [*limit, sys.executable, ROOT / "app.py"],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -104,9 +105,9 @@ class Relay:
 
 
 @contextlib.contextmanager
-def relay(**settings: str) -> Iterator[Relay]:
-    """Run a relay for the length of a `with` block."""
-    server = Relay(**settings)
+def relay(open_files: int | None = None, **settings: str) -> Iterator[Relay]:
+    """Run a relay for the length of a `with` block, with at most `open_files` descriptors (None = no special limit)."""
+    server = Relay(open_files, **settings)
     try:
         yield server
     finally:

@@ -63,6 +63,7 @@ class Runs:
         self._unfinished: dict[str, Run] = {}
         self._ended: OrderedDict[str, tuple[Run, float]] = OrderedDict()  # the oldest first; when (monotonic)
         self._expired: OrderedDict[str, float] = OrderedDict()  # id -> until when it is remembered
+        self.crowded = False  # too few connections are left: the rest is for resumes
         self._draining = False
         self._sweeper: gevent.Greenlet | None = None
 
@@ -153,7 +154,8 @@ class Runs:
                 "draining", "This relay is shutting down; ask again.", retry_after=DRAINING_RETRY_AFTER_SECONDS
             )
         self._make_room()
-        if len(self._unfinished) >= self._bounds.max_runs or self._store.size_bytes >= self._bounds.log_max_bytes:
+        full = len(self._unfinished) >= self._bounds.max_runs or self._store.size_bytes >= self._bounds.log_max_bytes
+        if full or self.crowded:
             raise Refusal(
                 "too_many_runs", "This relay is at its limit; try again shortly.", retry_after=FULL_RETRY_AFTER_SECONDS
             )

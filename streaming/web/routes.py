@@ -26,12 +26,18 @@ class Relay:
         chat_wait_seconds: float,
         write_timeout_seconds: float,
         shutdown_grace_seconds: float,
+        crowded_at_connections: int,
     ) -> None:
         self.runs = runs
         self.stream_settings = stream_settings
         self.chat_wait_seconds = chat_wait_seconds
         self.write_timeout_seconds = write_timeout_seconds
         self.shutdown_grace_seconds = shutdown_grace_seconds
+        self._crowded_at_connections = crowded_at_connections
+
+    def count_connections(self, number: int) -> None:
+        """Take note of how many clients are connected; close to the limit only resumes are let in."""
+        self.runs.crowded = number >= self._crowded_at_connections
 
 
 def _relay() -> Relay:

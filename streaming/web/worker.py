@@ -42,10 +42,12 @@ class RelayWorker(GeventWorker):
         client = ClientSocket(client.family, client.type, client.proto, fileno=client.detach())
         client.prepare(self._relay.write_timeout_seconds)
         self._clients.add(client)
+        self._relay.count_connections(len(self._clients))
         try:
             super().handle(listener, client, addr)
         finally:
             self._clients.discard(client)
+            self._relay.count_connections(len(self._clients))
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Serve one request. After a stream the connection closes: kept ones would hold the worker when it must go.
