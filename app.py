@@ -75,11 +75,10 @@ def _relay(settings: Settings) -> Relay:
         connect_seconds=settings.connect_timeout_seconds,
         idle_seconds=settings.idle_timeout_seconds,
         progress_seconds=settings.progress_timeout_seconds,
-        run_max_seconds=settings.run_max_seconds,
     )
     store, session = MemoryStore(), Session()
     conversations = Conversations(
-        store.keys,
+        store,
         ttl_seconds=settings.conversation_ttl_seconds,
         max_turns=settings.conversation_max_turns,
         claim_seconds=settings.run_max_seconds + 60,

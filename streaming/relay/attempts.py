@@ -44,8 +44,9 @@ class Attempts:
     def __init__(
         self,
         candidates: Sequence[Candidate],
-        max_tries: int,
         *,
+        max_tries: int,
+        max_seconds: float,
         call: Callable[[Upstream, Sink], Exchange],
         accepted: Callable[[Upstream, int, float | None, float], None],
         append: Callable[[Event], None],
@@ -53,6 +54,7 @@ class Attempts:
         self.answering: Upstream | None = None
         self._candidates = candidates
         self._max_tries = max_tries
+        self._max_seconds = max_seconds
         self._call = call
         self._accepted = accepted
         self._append = append
@@ -72,7 +74,11 @@ class Attempts:
         return self._exchange.conversation_id if self._exchange else None
 
     def run(self) -> Verdict:
-        """See upstream.Exchange. Raises the last upstream's failure when all have failed."""
+        """See upstream.Exchange. Raises the last upstream's failure when all have failed, or run_too_long."""
+        with gevent.Timeout(self._max_seconds, Failure("run_too_long")):
+            return self._run()
+
+    def _run(self) -> Verdict:
         failure = Failure("upstream_busy")
         for candidate in self._candidates:
             try:
@@ -110,17 +116,16 @@ class Attempts:
         if self._exchange is not None:
             self._exchange.close()
         self._exchange = self._call(candidate.upstream, sink)
+        report = candidate.breaker.unknown
         try:
             return self._exchange.run()
         except Failure as error:
-            if self.answering is None:
-                failed = error.code in _UPSTREAMS_FAULT
-                candidate.breaker.failed() if failed else candidate.breaker.unknown()
+            if error.code in _UPSTREAMS_FAULT:
+                report = candidate.breaker.failed
             raise
-        except Interrupted:
+        finally:
             if self.answering is None:
-                candidate.breaker.unknown()
-            raise
+                report()
 
     def _was_accepted(self, candidate: Candidate, connect_ms: float | None, headers_ms: float) -> None:
         candidate.breaker.succeeded()
@@ -129,8 +134,6 @@ class Attempts:
 
     def stop(self, within_seconds: float) -> None:
         """See upstream.Exchange."""
-        if self._stopping:
-            return
         self._stopping = True
         if self._exchange is not None:
             self._exchange.stop(within_seconds)

@@ -8,7 +8,7 @@ import secrets
 
 import msgspec
 
-from streaming.relay.store import Keys
+from streaming.relay.store import Store
 from streaming.relay.upstream import Upstream
 from streaming.wire.ask import Ask, Context, Message
 from streaming.wire.errors import Refusal
@@ -45,10 +45,11 @@ class Turn(msgspec.Struct):
 
 
 class Conversations:
-    """Finds, locks and extends conversations, all through Keys."""
+    """Finds, locks and extends conversations, all through the store's keys."""
 
-    def __init__(self, keys: Keys, *, ttl_seconds: float, max_turns: int, claim_seconds: float) -> None:
-        self._keys = keys
+    def __init__(self, store: Store, *, ttl_seconds: float, max_turns: int, claim_seconds: float) -> None:
+        self._kept = store.keys("conversations")
+        self._claims = store.keys("conversation-runs")
         self._ttl_seconds = ttl_seconds
         self._max_turns = max_turns
         self._claim_seconds = claim_seconds  # longer than any run
@@ -57,7 +58,7 @@ class Conversations:
         """Return the conversation, None where none is named. Raises Refusal("conversation_not_found")."""
         if conversation_id is None:
             return None
-        value = self._keys.get(f"conversation:{conversation_id}")
+        value = self._kept.get(conversation_id)
         conversation = _decode(value) if value is not None else None
         if conversation is None or conversation.owner not in {None, owner}:
             raise Refusal("conversation_not_found", "No such conversation, or it has expired; begin a new one.")
@@ -86,14 +87,13 @@ class Conversations:
         """Lock the conversation for a run. Raises Refusal("conversation_busy")."""
         if turn.conversation is None:
             return
-        key = f"conversation-run:{turn.conversation.id}"
-        if self._keys.claim(key, run_id.encode(), self._claim_seconds) is not None:
+        if self._claims.claim(turn.conversation.id, run_id.encode(), self._claim_seconds) is not None:
             raise Refusal("conversation_busy", "This conversation has an unfinished run; stop it or wait for its end.")
 
     def release(self, turn: Turn) -> None:
         """Unlock the conversation."""
         if turn.conversation is not None:
-            self._keys.delete(f"conversation-run:{turn.conversation.id}")
+            self._claims.delete(turn.conversation.id)
 
     def extend(self, turn: Turn, answer: str, upstream_id: str | None) -> None:
         """Add a turn that ended well to the history."""
@@ -110,7 +110,7 @@ class Conversations:
         while len(value) > HISTORY_MAX_BYTES and len(conversation.turns) > 1:
             del conversation.turns[0]
             value = msgspec.json.encode(conversation)
-        self._keys.put(f"conversation:{conversation.id}", value, self._ttl_seconds)
+        self._kept.put(conversation.id, value, self._ttl_seconds)
 
 
 def _anonymous_user(secret: str) -> str:

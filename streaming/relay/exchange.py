@@ -45,6 +45,7 @@ class HttpExchange:
         self._stoppable = Flag()  # the upstream's task is known, or there is nothing left to stop
         self._stopper: gevent.Greenlet | None = None
         self._last_resort: gevent.Greenlet | None = None
+        self._deadline = 0.0
 
     @property
     def conversation_id(self) -> str | None:
@@ -55,7 +56,6 @@ class HttpExchange:
         """See upstream.Exchange."""
         if self._stopping:
             raise Interrupted
-        too_long = gevent.Timeout.start_new(self._limits.run_max_seconds, Failure("run_too_long"))
         try:
             with self._work:
                 verdict = self._read(self._open())
@@ -64,7 +64,6 @@ class HttpExchange:
             return verdict
         finally:
             self._stoppable.set()
-            too_long.close()
 
     def _open(self) -> requests.Response:
         opened = self._session.open(self._request, self._limits)
@@ -124,19 +123,28 @@ class HttpExchange:
 
     def stop(self, within_seconds: float) -> None:
         """See upstream.Exchange."""
-        if self._stopping:
-            return
-        self._stopping = True
+        first, self._stopping = not self._stopping, True
         if not self._work.inside:
             return
-        if self._dialect.stops_by_request:
+        if not self._dialect.stops_by_request:
+            self.upstream_stop = "closed"
+            self._work.interrupt()
+            return
+        if first:
             if self._reader.stop_request() is not None:
                 self._stoppable.set()
             self._stopper = gevent.spawn(self._stop_by_request, within_seconds)
-            self._last_resort = gevent.spawn_later(within_seconds, self._work.interrupt)
-        else:
-            self.upstream_stop = "closed"
-            self._work.interrupt()
+        self._interrupt_within(within_seconds)
+
+    def _interrupt_within(self, seconds: float) -> None:
+        """Set the time after which the upstream is left, whatever it does; a later one than set before is ignored."""
+        deadline = time.monotonic() + seconds
+        if self._last_resort is not None and deadline >= self._deadline:
+            return
+        if self._last_resort is not None:
+            self._last_resort.kill(block=False)
+        self._deadline = deadline
+        self._last_resort = gevent.spawn_later(seconds, self._work.interrupt)
 
     def _stop_by_request(self, within_seconds: float) -> None:
         """Post the stop while the answer is still being read: Dify loses the answer of one who leaves first."""

@@ -26,10 +26,10 @@ STOP_SECONDS = 3.0  # how long an upstream that is stopped by request (Dify) may
 
 
 class Run:
-    """One generation and its log. `ended` is True from the moment its `end` is in the log.
+    """One generation and its log. `end` is set from the moment it is in the log.
 
-    `on_end(run, reason)` is called once, just before the `end` is written: what it stores is there when the
-    first subscriber sees the end.
+    `on_end(run, reason)` is called once, just before the `end` is written: what it stores is there when the first
+    subscriber sees the end. `on_ended(run)` is called once, right behind it.
     """
 
     def __init__(
@@ -40,16 +40,18 @@ class Run:
         log: Log,
         max_bytes: int,
         on_end: Callable[["Run", str], None],
+        on_ended: Callable[["Run"], None],
     ) -> None:
         self.id = id
         self.turn = turn
         self.log = log
-        self.ended = False
+        self.end: End | None = None
         self.last_seq = 0
         self.exchange: Attempts | None = None
         self.presence: Presence | None = None
         self._max_bytes = max_bytes
         self._on_end = on_end
+        self._on_ended = on_ended
         self._begun = time.monotonic()
         self._ending: str | None = None  # stopped, abandoned or interrupted: asked for, not yet in the log
         self._accepted = False
@@ -69,6 +71,11 @@ class Run:
     def _left(self, by_us: bool) -> None:
         if self.presence is not None:
             self.presence.left(by_us=by_us)
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the `end` is in the log."""
+        return self.end is not None
 
     def answer(self) -> Answer:
         """Return what the log amounts to so far."""
@@ -93,10 +100,13 @@ class Run:
         return self.ended
 
     def end_early(self, reason: str, within_seconds: float = STOP_SECONDS) -> None:
-        """Ask the run to end as "stopped", "abandoned" or "interrupted"; the first to ask decides."""
-        if self.ended or self._ending is not None:
+        """Ask the run to end as "stopped", "abandoned" or "interrupted".
+
+        The first to ask decides the reason, the one with the least patience how long the upstream's stop may take.
+        """
+        if self.ended:
             return
-        self._ending = reason
+        self._ending = self._ending or reason
         if self.exchange is not None:
             self.exchange.stop(within_seconds)
 
@@ -170,8 +180,9 @@ class Run:
         try:
             self._on_end(self, reason)
         finally:
-            self.ended = True
+            self.end = end
             self._write(end)
+            self._on_ended(self)
 
     def _usage(self, verdict: Verdict, reason: str) -> Usage:
         """Return the upstream's counts, or our estimate where it told none or was cut off before it could."""

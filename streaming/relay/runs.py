@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 TAG_CHARACTERS = 4  # of the instance that began a run, at the front of its id
 EXPIRED_REMEMBERED_SECONDS = 3600.0  # how long an expired id answers 410 instead of 404
 EXPIRED_REMEMBERED_MAX = 100_000  # ids; against a busy relay remembering for ever
+SWEEP_SECONDS = 0.05  # at least, between two looks for what has expired
 FULL_RETRY_AFTER_SECONDS = 5
 DRAINING_RETRY_AFTER_SECONDS = 2  # the platform has a successor ready by then
 KEPT_TURNS = {"done", "stopped"}
@@ -58,6 +59,7 @@ class Runs:
         self._tag = first + secrets.token_urlsafe(TAG_CHARACTERS)[: TAG_CHARACTERS - 1]
         self._candidates = {upstream.name: Candidate(upstream) for upstream in upstreams}
         self._store = store
+        self._idempotency = store.keys("idempotency")
         self._conversations = conversations
         self._bounds = bounds
         self._unfinished: dict[str, Run] = {}
@@ -83,16 +85,16 @@ class Runs:
         run_id = self._tag + secrets.token_urlsafe(16)
         if ask.idempotency_key is None:
             return self._start(ask, caller, run_id)
-        key = f"idempotency:{caller.owner or ''}:{ask.idempotency_key}"
+        key = f"{caller.owner or ''}:{ask.idempotency_key}"
         fingerprint = _fingerprint(ask)
         ttl = self._bounds.run_max_seconds + self._bounds.run_ttl_seconds + EXPIRED_REMEMBERED_SECONDS
-        there = self._store.keys.claim(key, f"{run_id} {fingerprint}".encode(), ttl)
+        there = self._idempotency.claim(key, f"{run_id} {fingerprint}".encode(), ttl)
         if there is not None:
             return self._attach(there.decode(), fingerprint)
         try:
             return self._start(ask, caller, run_id)
         except BaseException:
-            self._store.keys.delete(key)  # nothing was begun: the key is free again
+            self._idempotency.delete(key)  # nothing was begun: the key is free again
             raise
 
     def _attach(self, claimed: str, fingerprint: str) -> Run:
@@ -112,10 +114,12 @@ class Runs:
             log=self._store.new_log(run_id),
             max_bytes=self._bounds.run_max_bytes,
             on_end=self._on_end,
+            on_ended=self._on_ended,
         )
         attempts = Attempts(
             candidates,
-            self._bounds.max_tries,
+            max_tries=self._bounds.max_tries,
+            max_seconds=self._bounds.run_max_seconds,
             call=lambda upstream, sink: upstream.exchange(ask, turn.context, sink),
             accepted=run.accepted,
             append=run.append,
@@ -192,10 +196,12 @@ class Runs:
             log.exception("a turn could not be added to its conversation")
         finally:
             self._conversations.release(run.turn)
-            del self._unfinished[run.id]
-            self._ended[run.id] = (run, time.monotonic())
-            self._make_room()
-            self._sweep_later()
+
+    def _on_ended(self, run: Run) -> None:
+        del self._unfinished[run.id]
+        self._ended[run.id] = (run, time.monotonic())
+        self._make_room()
+        self._sweep_later()
 
     def _keep_turn(self, turn: Turn, run: Run, reason: str) -> None:
         if turn.conversation is None or reason not in KEPT_TURNS or run.exchange is None:
@@ -206,27 +212,35 @@ class Runs:
         self._conversations.extend(turn, run.answer().text if upstream_id is None else "", upstream_id)
 
     def _make_room(self) -> None:
-        """Drop the oldest ended logs while all logs together are too large. Nothing that runs is touched."""
-        while self._store.size_bytes > self._bounds.log_max_bytes and self._ended:
-            self._expire_oldest()
+        """Drop the oldest ended logs while all logs together are too large. Nothing that runs or is read is touched."""
+        if self._store.size_bytes > self._bounds.log_max_bytes:
+            for run, _ in list(self._ended.values()):
+                if self._store.size_bytes <= self._bounds.log_max_bytes:
+                    break
+                self._expire(run)
 
     def _sweep_later(self) -> None:
         if self._sweeper is None and self._ended:
             _, ended_at = next(iter(self._ended.values()))
             wait = ended_at + self._bounds.run_ttl_seconds - time.monotonic()
-            self._sweeper = gevent.spawn_later(max(0.0, wait), self._sweep)
+            self._sweeper = gevent.spawn_later(max(SWEEP_SECONDS, wait), self._sweep)
 
     def _sweep(self) -> None:
         self._sweeper = None
-        now = time.monotonic()
-        while self._ended and next(iter(self._ended.values()))[1] + self._bounds.run_ttl_seconds <= now:
-            self._expire_oldest()
+        too_old = time.monotonic() - self._bounds.run_ttl_seconds
+        for run, ended_at in list(self._ended.values()):
+            if ended_at > too_old:
+                break
+            self._expire(run)
         self._sweep_later()
 
-    def _expire_oldest(self) -> None:
-        run_id, (run, _) = self._ended.popitem(last=False)
+    def _expire(self, run: Run) -> None:
+        """Forget an ended run, unless somebody reads it: a stuck reader is dropped soon, a slow one gets its end."""
+        if run.presence is not None and run.presence.subscribers:
+            return
+        del self._ended[run.id]
         run.log.drop()
-        self._expired[run_id] = time.monotonic() + EXPIRED_REMEMBERED_SECONDS
+        self._expired[run.id] = time.monotonic() + EXPIRED_REMEMBERED_SECONDS
         if len(self._expired) > EXPIRED_REMEMBERED_MAX:
             self._expired.popitem(last=False)
 

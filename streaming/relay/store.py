@@ -46,8 +46,10 @@ class Keys(Protocol):
 class Store(Protocol):
     """Where a relay keeps its runs."""
 
-    keys: Keys
     size_bytes: int  # of all logs, with what the process spends on each event
 
     def new_log(self, run_id: str) -> Log:
         """Return a new, empty log."""
+
+    def keys(self, space: str) -> Keys:
+        """Return the keys of one space, always the same for the same name; spaces are bounded apart."""

@@ -28,12 +28,11 @@ REFUSAL_READ_SECONDS = 2.0  # llama.cpp says `Connection: close` on errors and s
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """How long an upstream may take, in seconds. `run_max`: the whole run."""
+    """How long an upstream may take, in seconds."""
 
     connect_seconds: float
     idle_seconds: float  # without a byte
     progress_seconds: float  # without an event: keep-alives do not count
-    run_max_seconds: float
 
 
 class Sink(msgspec.Struct, frozen=True):
@@ -62,7 +61,7 @@ class Exchange(Protocol):
         """Make the call and feed the sink until the upstream's last word. Raises Failure, or Interrupted after stop."""
 
     def stop(self, within_seconds: float) -> None:
-        """Stop the upstream. Returns at once; `run` then returns or raises within that time."""
+        """Stop the upstream. Returns at once; `run` then returns or raises within that time. Again: a shorter time."""
 
     def close(self) -> None:
         """Give the connection back or close it. Called after the run's end, so it delays nobody."""

@@ -156,7 +156,7 @@ def stop(run_id: str) -> Response:
     run.end_early("stopped")
     if not run.wait_end(STOP_WAIT_SECONDS):
         return _come_back(run)
-    return json_response(run.answer().end)
+    return json_response(run.end)
 
 
 @routes.get("/upstreams")

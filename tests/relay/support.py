@@ -19,7 +19,7 @@ from streaming.wire.dialects.dify import Dify
 from streaming.wire.dialects.openai import OpenAI
 from streaming.wire.events import Event
 
-LIMITS = Limits(connect_seconds=5, idle_seconds=30, progress_seconds=30, run_max_seconds=60)
+LIMITS = Limits(connect_seconds=5, idle_seconds=30, progress_seconds=30)
 BOUNDS = Bounds(
     max_runs=100,
     max_tries=1,
@@ -108,10 +108,8 @@ def runs(
     """Runs over HTTP upstreams named u0, u1… (or over `upstreams`), closed afterwards."""
     store, session = store or MemoryStore(), Session()
     all_bounds = msgspec.structs.replace(BOUNDS, **bounds)
-    limits = msgspec.structs.replace(LIMITS, run_max_seconds=all_bounds.run_max_seconds, idle_seconds=idle_seconds)
-    conversations = Conversations(
-        store.keys, ttl_seconds=conversation_ttl_seconds, max_turns=max_turns, claim_seconds=120
-    )
+    limits = msgspec.structs.replace(LIMITS, idle_seconds=idle_seconds)
+    conversations = Conversations(store, ttl_seconds=conversation_ttl_seconds, max_turns=max_turns, claim_seconds=120)
     if upstreams is None:
         upstreams = [
             HttpUpstream(f"u{n}", "dify" if isinstance(dialect, Dify) else "openai", dialect, session, limits)
@@ -128,6 +126,5 @@ def runs(
 def ended(run: Run) -> Any:
     """Wait for the run's end and return it."""
     assert run.wait_end(20), "the run did not end"
-    end = run.answer().end
-    assert end is not None
-    return end
+    assert run.end is not None
+    return run.end

@@ -122,7 +122,9 @@ def test_unknown_expired_and_other_callers_conversations_are_not_found() -> None
         ended(run)
         not_found(all_runs, run.turn.conversation_id, Caller(owner="bob"))
         not_found(all_runs, run.turn.conversation_id)
-        wait_until(lambda: all_runs._store.keys.get(f"conversation:{run.turn.conversation_id}") is None, "it expired")
+        wait_until(
+            lambda: all_runs._store.keys("conversations").get(run.turn.conversation_id or "") is None, "it expired"
+        )
         not_found(all_runs, run.turn.conversation_id, Caller(owner="alice"))
         assert len(upstream.calls) == 1
 

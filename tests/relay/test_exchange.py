@@ -207,16 +207,6 @@ def test_keep_alives_hold_off_the_idle_timeout_but_not_the_progress_timeout() ->
     assert time.monotonic() - begun >= 1.0  # so it was not the idle timeout
 
 
-def test_a_run_may_not_take_longer_than_its_limit() -> None:
-    def script(call: Call) -> None:
-        call.start()
-        while True:
-            call.chunk(token_chunk("x"))
-            gevent.sleep(0.02)
-
-    assert failing(script, run_max_seconds=0.3).code == "run_too_long"
-
-
 def test_the_last_word_is_awaited_for_a_short_time_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange_module, "LAST_WORD_SECONDS", 0.2)
     with scripted(lambda call: (start_then(call, token_chunk("a"), FINISH), silent(call))) as upstream:

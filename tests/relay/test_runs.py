@@ -280,6 +280,36 @@ def test_a_run_that_grows_too_large_ends_and_its_digest_covers_what_was_kept() -
         assert end.digest.crc32 == f"{zlib.crc32(text.encode()):08x}"
 
 
+def test_a_run_may_not_take_longer_than_its_limit() -> None:
+    def script(call: Call) -> None:
+        call.start()
+        while True:
+            call.chunk(token_chunk("x"))
+            gevent.sleep(0.02)
+
+    with scripted(script) as upstream, runs(openai(upstream.url), run_max_seconds=0.3) as all_runs:
+        run = all_runs.start(ASK, CALLER)
+        assert ended(run).error.code == "run_too_long"
+        assert upstream.calls[0].await_close(1)
+
+
+def test_a_log_that_is_being_read_is_not_the_one_that_makes_room() -> None:
+    store = MemoryStore()
+    with (
+        scripted(tokens("x" * 3000)) as upstream,
+        runs(openai(upstream.url), store=store, log_max_bytes=2500, run_ttl_seconds=0.1) as all_runs,
+    ):
+        run = all_runs.start(ASK, CALLER)
+        late = run.follow(0)
+        assert [entry.type for entry in entries(run)] == ["start", "upstream", "token", "end"]
+        assert refused(lambda: all_runs.start(ASK, CALLER)).code == "too_many_runs"
+        gevent.sleep(0.3)  # its time to live is over too
+        assert [entry.type for entry in late.read(1)] == ["start", "upstream", "token", "end"]
+        late.close()
+        ended(all_runs.start(ASK, CALLER))
+        assert refused(lambda: all_runs.get(run.id)).code == "run_expired"
+
+
 def test_unfinished_runs_are_bounded_and_the_refusal_says_when_to_come_back() -> None:
     with scripted(held) as upstream, runs(openai(upstream.url), max_runs=2) as all_runs:
         started = [all_runs.start(ASK, CALLER) for _ in range(2)]

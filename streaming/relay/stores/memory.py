@@ -4,7 +4,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 
-from streaming.relay.store import Keys
 from streaming.wire.events import Entry
 
 ENTRY_OVERHEAD_BYTES = 130
@@ -12,7 +11,7 @@ ENTRY_OVERHEAD_BYTES = 130
 logs would be passed threefold by small tokens."""
 
 KEYS_MAX_BYTES = 64 * 1024 * 1024
-"""Against conversations filling the memory; the one untouched for longest goes first."""
+"""Of one space, against conversations or keys filling the memory; what is untouched for longest goes first."""
 
 
 class MemoryLog:
@@ -99,8 +98,12 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.size_bytes = 0
-        self.keys: Keys = MemoryKeys()
+        self._spaces: dict[str, MemoryKeys] = {}
 
     def new_log(self, run_id: str) -> MemoryLog:
         """See store.Store."""
         return MemoryLog(self)
+
+    def keys(self, space: str) -> MemoryKeys:
+        """See store.Store. Long conversations must not push out the keys that keep a retry from being billed."""
+        return self._spaces.setdefault(space, MemoryKeys())
