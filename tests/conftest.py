@@ -4,4 +4,19 @@ from gevent import monkey
 
 monkey.patch_all()
 
+from collections.abc import Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import pytest  # noqa: E402
+
+from tests.leaks import nothing_left_behind  # noqa: E402
+
 collect_ignore = ["browser", "real"]  # processes of their own: a browser's client does not go with the patches
+
+LIVE = {"web", "faults"}  # their relays are processes, and are checked when the last test is over
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    with nothing_left_behind():
+        yield

@@ -65,7 +65,8 @@ class Sleeper:
 
 
 class Cursor:
-    """One subscriber of one run. `seq` is the last event it has; `done` says that nothing will follow.
+    """One subscriber of one run. `seq` is the last event it has; `done` says that nothing will follow, `complete` that
+    the end was delivered.
 
     Made by Run.follow; whoever made it must `close` it. `close` may be called from anywhere, any number of times.
     """
@@ -73,6 +74,7 @@ class Cursor:
     def __init__(self, run: "Run", after: int, on_close: Callable[[bool], None]) -> None:
         self.seq = after
         self.done = False
+        self.complete = False
         self._run = run
         self._on_close = on_close
         self._closed = False
@@ -93,7 +95,7 @@ class Cursor:
             entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
         if entries:
             self.seq = entries[-1].seq
-            self.done = entries[-1].type == "end"
+            self.done = self.complete = entries[-1].type == "end"
         elif self._run.ended or self._closed:
             self.done = True
         return entries

@@ -120,6 +120,8 @@ def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds
             rolled_over = time.monotonic() >= deadline
             if not entries and not cursor.done and not rolled_over and (ping := format_.ping()):
                 yield ping
+        if not cursor.complete and not rolled_over:
+            raise BodyAborted("the client looks gone; if it only half-closed, it must not take this for an end")
     except BodyAborted:
         raise _reset() from None
     except Exception:

@@ -255,3 +255,11 @@ def test_a_client_that_left_in_silence_is_noticed_without_a_heartbeat() -> None:
             connection.close()
             assert call.closed.wait(10)  # long before the heartbeat
             wait_until(lambda: server.counts()["unfinished"] == 0, "the run has ended")
+
+
+def test_a_client_that_half_closed_does_not_take_the_cut_for_an_end() -> None:
+    with scripted(held) as upstream, run_relay(**settings(upstream.url, HEARTBEAT_SECONDS="25")) as server:
+        with request(f"{server.url}/stream?prompt=hi&format=text") as response:
+            assert next(response.chunks()) == b"a"
+            response.connection.shutdown(socket.SHUT_WR)
+            assert (response.body(), response.complete) == (b"", False)

@@ -44,6 +44,9 @@ FIXTURES = [
     fixture("malformed", {"content": "-"}, chaos={"malformedRate": 1}),
     fixture("crash", {"content": "-"}, chaos={"dropRate": 1}),
     fixture("flood", {"content": "-"}, chaos={"rateLimitRate": 1}),
+    fixture("broken for good", {"content": "-"}, chaos={"dropRate": 1}),
+    {**refusal("recovers", 503, "overloaded"), "match": {"userMessage": "recovers", "sequenceIndex": 0}},
+    fixture("recovers", {"content": SPLIT}),
     refusal("limit", 429, "rate_limit_exceeded", retryAfter=7),
     refusal("quota", 429, "insufficient_quota"),
     refusal("overload", 503, "overloaded"),
@@ -166,6 +169,7 @@ def test_silence_has_an_end(aimock: Aimock) -> None:
 @pytest.mark.parametrize("prompt", REFUSED)
 def test_a_refusal_is_named_and_costs_one_call(aimock: Aimock, relay: Relay, prompt: str) -> None:
     code, status, retry_after = REFUSED[prompt]
+    ask(relay, "filtered")  # one that succeeds: many failures in a row would keep the relay from calling at all
     with post(relay, "json", {"prompt": prompt}) as response:
         relayed = clients.relayed(response.json())
     error = relayed.end["error"]
@@ -175,6 +179,22 @@ def test_a_refusal_is_named_and_costs_one_call(aimock: Aimock, relay: Relay, pro
     assert response.headers.get("Retry-After") == (retry_after and str(retry_after))
     assert "secret detail" not in response.text  # upstream texts leak
     assert len(aimock.calls(prompt)) == 1
+
+
+def test_a_busy_server_is_asked_again(aimock: Aimock) -> None:
+    with live.relay(**settings(aimock, MAX_TRIES="3")) as patient:
+        with post(patient, "sse", {"prompt": "recovers"}) as response:
+            seen = list(clients.events(response))
+    assert [event["tries"] for event in seen if event["type"] == "upstream"] == [2]
+    assert clients.relayed(clients.fold(seen)).text == SPLIT
+    assert len(aimock.calls("recovers")) == 2
+
+
+def test_a_server_that_keeps_failing_is_left_alone(aimock: Aimock) -> None:
+    with live.relay(**settings(aimock)) as relay:
+        codes = [ask(relay, "broken for good").code for _ in range(6)]
+    assert codes == ["upstream_failed"] * 5 + ["upstream_busy"]
+    assert len(aimock.calls("broken for good")) == 5
 
 
 def assert_cut(relayed: clients.Relayed, text: str) -> None:
