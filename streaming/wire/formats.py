@@ -12,7 +12,7 @@ import msgspec
 from streaming.wire import sse
 from streaming.wire.events import Entry
 
-MAX_WRITE_BYTES = 64 * 1024
+MAX_WRITE_BYTES = 16 * 1024
 """Waiting events leave together, but a subscriber that is far behind gets them in bounded writes."""
 
 _HAPPY_ENDS = {"done", "stopped", "paused"}
@@ -123,8 +123,8 @@ def writes(format_: Format, entries: Iterable[Entry], opening: bytes = b"") -> I
         for entry in entries:
             data = format_.encode(entry)
             if size_bytes and size_bytes + len(data) > MAX_WRITE_BYTES:
-                yield b"".join(pending)
-                pending, size_bytes = [], 0
+                write, pending, size_bytes = b"".join(pending), [], 0
+                yield write
             pending.append(data)
             size_bytes += len(data)
     except BodyAborted:

@@ -10,10 +10,11 @@ import msgspec
 from streaming.wire import jsontext
 from streaming.wire.dialects import Request, Verdict
 from streaming.wire.dialects.dify_steps import Steps
+from streaming.wire.dialects.dify_text import AnswerText
 from streaming.wire.dialects.http import quota_spent
 from streaming.wire.dialects.openai import usage_of
 from streaming.wire.errors import Failure
-from streaming.wire.events import Event, File, Reasoning, Replace, Token, Usage
+from streaming.wire.events import Event, File, Usage
 from streaming.wire.sse import ServerSentEvent
 
 _TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # it goes into a URL: nothing that could change the path
@@ -43,19 +44,14 @@ class Reader:
     ) -> None:
         self.conversation_id = asked_conversation_id
         self.complete = False
-        self.message_id: str | None = None
         self._mode = mode
         self._base_url = base_url
         self._asked_conversation_id = asked_conversation_id
         self._stop = stop
         self._task_id: str | None = None
-        self._surrogates = jsontext.SurrogateJoiner()
+        self._answer = AnswerText()
         self._steps = Steps()
         self._files: set[str] = set()
-        self._agent_text: list[str] | None = None  # what a (New) Agent app has streamed so far
-        self._has_text = False
-        self._replaced = False  # by moderation, at some time
-        self._replacement: str | None = None  # moderation's text, while it is the whole answer
         self._workflow_seen = False
         self._message_end_seen = False
         self._workflow_status: str | None = None
@@ -87,9 +83,9 @@ class Reader:
             )
         self._remember(head)
         if head.event == "message":
-            return self._message(head.answer or "")
+            return self._answer.message(head.answer or "")
         if head.event == "agent_message":
-            return self._agent_message(head.answer or "")
+            return self._answer.agent_message(head.answer or "")
         handler = _HANDLERS.get(head.event)
         if handler is None:
             return (
@@ -107,57 +103,15 @@ class Reader:
 
     # -- text ------------------------------------------------------------------------------------------------------
 
-    def _message(self, answer: str) -> list[Event]:
-        if self._agent_text is None:
-            return self._append(answer)
-        # New Agent apps close with one `message` that repeats the complete answer.
-        streamed = "".join(self._agent_text)
-        self._surrogates.flush("answer")  # the repetition has the whole character
-        if answer in {"", streamed}:  # a last message without text is normal, and wipes nothing
-            return []
-        if answer.startswith(streamed):
-            return self._agent_message(answer[len(streamed) :])
-        return self._replace_by(answer)
-
-    def _agent_message(self, answer: str) -> list[Event]:
-        if self._agent_text is None:
-            self._agent_text = []
-        events = self._append(answer)
-        self._agent_text += [event.text for event in events if isinstance(event, Token)]
-        return events
-
-    def _append(self, text: str) -> list[Event]:
-        text = self._surrogates.push("answer", text)
-        if not text:
-            return []
-        self._has_text = True
-        self._replacement = None
-        return [Token(text=text)]
-
     def _text_chunk(self, event: dict[str, Any]) -> list[Event]:
-        return self._append(_text(_data(event), "text") or "")
+        return self._answer.append(_text(_data(event), "text") or "")
 
     def _replace(self, event: dict[str, Any]) -> list[Event]:
         text = _text(event, "answer")
-        if text is None:
-            text = _text(_data(event), "text") or ""
-        if text == self._replacement:  # 0.15.3 sends it twice
-            return []
-        self._replaced = True
-        self._replacement = text
-        return self._replace_by(text)
-
-    def _replace_by(self, text: str) -> list[Event]:
-        self._surrogates.flush("answer")
-        text = self._surrogates.push("answer", text) + self._surrogates.flush("answer")
-        self._has_text = True
-        if self._agent_text is not None:
-            self._agent_text = [text]
-        return [Replace(text=text)]
+        return self._answer.moderate(text if text is not None else _text(_data(event), "text") or "")
 
     def _reasoning(self, event: dict[str, Any]) -> list[Event]:
-        text = self._surrogates.push("reasoning", _text(_data(event), "reasoning") or "")
-        return [Reasoning(text=text)] if text else []
+        return self._answer.think(_text(_data(event), "reasoning") or "")
 
     # -- files -----------------------------------------------------------------------------------------------------
 
@@ -195,7 +149,7 @@ class Reader:
             self._metadata["sources"] = [source for source in sources if source]
         # A chatflow has two endings, in an order that depends on the version; every other app has this one.
         self.complete = not self._workflow_seen or self._workflow_status is not None
-        return [*self._end_text(), *self._new_files(event.get("files"))]
+        return [*self._answer.finish(), *self._new_files(event.get("files"))]
 
     def _workflow_finished(self, event: dict[str, Any]) -> list[Event]:
         data = _data(event)
@@ -209,7 +163,7 @@ class Reader:
             self._stopped = (_text(data, "error") or "").startswith(_STOP_TEXTS)
             self._failure = None if self._stopped else Failure("upstream_failed")
         self.complete = self._message_end_seen or self._mode == "workflow"
-        events = self._end_text()
+        events = self._answer.finish()
         if self._mode == "workflow":
             events += self._outputs(data.get("outputs"))
         return [*events, *self._new_files(data.get("files"))]
@@ -222,7 +176,7 @@ class Reader:
         others = {name: value for name, value in outputs.items() if not isinstance(value, str)}
         if others:
             self._metadata["outputs"] = others
-        return self._append("\n".join(texts)) if not self._has_text else []
+        return self._answer.append("\n".join(texts)) if not self._answer.any else []
 
     def _human_input(self, event: dict[str, Any]) -> list[Event]:
         self._metadata["form"] = _picked(_data(event), _FORM_FIELDS)
@@ -230,17 +184,13 @@ class Reader:
 
     def _workflow_paused(self, event: dict[str, Any]) -> list[Event]:
         self._paused = self.complete = True
-        return self._end_text()
+        return self._answer.finish()
 
     def _error(self, event: dict[str, Any]) -> list[Event]:
         quota = _text(event, "code") in _QUOTA_CODES
         self._failure = quota_spent() if quota else Failure("upstream_failed")
         self.complete = True
-        return self._end_text()
-
-    def _end_text(self) -> list[Event]:
-        thought, text = self._surrogates.flush("reasoning"), self._surrogates.flush("answer")
-        return [*([Reasoning(text=thought)] if thought else []), *([Token(text=text)] if text else [])]
+        return self._answer.finish()
 
     def eof(self) -> Verdict:
         """Return the verdict; without a terminal event the answer was cut off."""
@@ -259,7 +209,7 @@ class Reader:
         if self._paused:
             return "paused", None
         # Moderation ends a chatflow as "stopped" with a replaced, delivered answer; otherwise someone asked for it.
-        if self._stopped or (self._workflow_status == "stopped" and not self._replaced):
+        if self._stopped or (self._workflow_status == "stopped" and not self._answer.moderated):
             return "stopped", None
         if self._message_end_seen or self._workflow_status:
             return "done", None
