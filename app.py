@@ -37,10 +37,7 @@ log = logging.getLogger("sluice")
 def load_settings() -> Settings:
     """Return the settings of the environment and of `.env` beside this file; exit with what is wrong with them."""
     try:
-        environment = load_dotenv(ROOT / ".env", os.environ)
-        for warning in Settings.suspicious(environment):
-            log.warning(warning)
-        return Settings.from_env(environment)
+        return Settings.from_env(load_dotenv(ROOT / ".env", os.environ))
     except SettingsError as error:
         sys.exit(f"Sluice cannot start:\n{error}")
 

@@ -7,10 +7,14 @@ monkey.patch_all()  # before anything that opens sockets is imported: requests a
 import os
 import sys
 
-from app import load_settings
+from app import ROOT, load_settings
 from streaming.capacity import capacity, raise_open_files
+from streaming.dotenv import load_dotenv
+from streaming.settings import Settings
 
 _settings = load_settings()
+for _warning in Settings.suspicious(load_dotenv(ROOT / ".env", os.environ)):
+    print(_warning, file=sys.stderr)
 
 bind = _settings.bind
 # Invariant: several workers only with a shared store, because a run lives in the memory of the process that began it.
@@ -18,6 +22,14 @@ bind = _settings.bind
 workers = 1
 if _settings.web_concurrency > 1:
     print(f"WEB_CONCURRENCY={_settings.web_concurrency}: running 1 worker, runs live in its memory.", file=sys.stderr)
+
+
+def on_starting(server):
+    """Hold the invariant against `-w 2` and GUNICORN_CMD_ARGS too: they are stronger than this file."""
+    if server.num_workers > 1:
+        server.log.warning("1 worker instead of %d: runs live in its memory.", server.num_workers)
+        server.num_workers = 1
+
 
 worker_class = "streaming.web.worker.RelayWorker"
 preload_app = False  # hub, sockets and greenlets must be born in the process that uses them

@@ -5,6 +5,7 @@ import resource
 import msgspec
 
 SPARE_FILES = 200  # listeners, logs, libraries, names being resolved
+MAX_OPEN_FILES = 65_536  # more than one process serves; some systems refuse to set "unlimited"
 KEPT_FOR_RESUMES = 0.1
 """The share of all connections that new runs may not take: a resume is never refused, and beyond the last connection
 clients would wait in the backlog without any answer."""
@@ -31,6 +32,9 @@ def capacity(max_runs: int, open_files: int) -> Capacity:
 
 def raise_open_files() -> int:
     """Raise this process's limit of open files as far as it may go; return it."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    return most

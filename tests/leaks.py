@@ -1,14 +1,16 @@
 """What a test, or a relay process, must not leave behind."""
 
 import contextlib
+import gc
 import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
+import requests
 
-from tests.live import Relay, wait_until
+from tests.live import WAIT_SECONDS, Relay, wait_until
 
 SETTLE_SECONDS = 10.0  # how long what was told to end may take on a loaded machine
 
@@ -40,7 +42,35 @@ def nothing_left_behind() -> Iterator[None]:
     gevent.joinall(greenlets, timeout=SETTLE_SECONDS)
     alive = [greenlet for greenlet in greenlets if not greenlet.dead]
     assert not alive, f"greenlets left behind: {alive}"
+    if _sockets() - sockets:
+        gc.collect()  # urllib3's exceptions and their frames hold each other
     wait_until(lambda: _sockets() <= sockets, "the sockets are closed", SETTLE_SECONDS)
+
+
+@contextlib.contextmanager
+def nothing_kept(server: Relay, upstream_port: int | None = None) -> Iterator[None]:
+    """Fail where the relay is left with an unfinished run, or with more open files than before the `with` block.
+
+    `upstream_port`: connections kept to this port for the next call are not counted.
+    """
+    requests.post(f"{server.url}/chat", json={"prompt": "hi"}, timeout=20)  # opens what is opened once
+    before = len(_open_files(server, upstream_port))
+    yield
+    wait_until(lambda: server.counts()["unfinished"] == 0, "every run has ended", 2 * WAIT_SECONDS)
+    try:
+        wait_until(lambda: len(_open_files(server, upstream_port)) <= before, "as many files are open as before")
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {_open_files(server, upstream_port)}, before {before}") from None
+
+
+def _open_files(server: Relay, upstream_port: int | None) -> list[str]:
+    pid = worker_pid(server)
+    kept = set()
+    for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if upstream_port == int(fields[2].rpartition(":")[2], 16):
+            kept.add(f"socket:[{fields[9]}]")
+    return [link for _, link in descriptors(pid) if link not in kept]
 
 
 def worker_pid(server: Relay) -> int:

@@ -46,7 +46,7 @@ class Relay:
 
     def __init__(self, open_files: int | None = None, **settings: str) -> None:
         self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http://{settings.get('HOST', '127.0.0.1')}:{self.port}"
         environment = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         # A developer's .env must not reach a test; gunicorn itself reads WEB_CONCURRENCY, and not an empty one.
         environment |= dict.fromkeys(set(VARIABLES) - {"WEB_CONCURRENCY"}, "")
@@ -174,7 +174,8 @@ class ScriptedUpstream:
         self._arrived: queue.Queue[Call] = queue.Queue()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._connections: list[socket.socket] = []
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/v1"
+        self.port: int = self._listener.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/v1"
         self._closing = False
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -225,7 +226,10 @@ def _read_request(connection: socket.socket) -> tuple[bytes, bytes] | None:
     head, body = data.split(b"\r\n\r\n", 1)
     length = re.search(rb"content-length: (\d+)", head, re.IGNORECASE)
     while length and len(body) < int(length[1]):
-        body += connection.recv(65536)
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        body += piece
     return head, body
 
 

@@ -10,18 +10,17 @@ from functools import partial
 
 import gevent
 
-from streaming.relay.breaker import Breaker
+from streaming.relay.breaker import OPEN_SECONDS, Breaker, Permit
 from streaming.relay.interrupt import Interrupted, Interruptible
 from streaming.relay.upstream import Exchange, Sink, Upstream
 from streaming.wire.dialects import Verdict
-from streaming.wire.errors import Failure
+from streaming.wire.errors import BUSY_RETRY_AFTER_SECONDS, Failure
 from streaming.wire.events import Event
 
 BASE_DELAY_SECONDS = 1.0  # doubles with each try
 JITTER_SECONDS = 1.0  # or all that failed together would come back together
 MAX_RETRY_AFTER_SECONDS = 30  # an upstream that asks for more is not waited for
 _UPSTREAMS_FAULT = {
-    "upstream_busy",
     "upstream_unreachable",
     "upstream_failed",
     "upstream_timeout",
@@ -48,7 +47,7 @@ class Attempts:
         max_tries: int,
         max_seconds: float,
         call: Callable[[Upstream, Sink], Exchange],
-        accepted: Callable[[Upstream, int, float | None, float], None],
+        accepted: Callable[[Upstream, int, float | None], None],
         append: Callable[[Event], None],
     ) -> None:
         self.answering: Upstream | None = None
@@ -90,15 +89,28 @@ class Attempts:
         raise failure
 
     def _try(self, candidate: Candidate) -> Verdict:
-        """Call one upstream, again and again while that may help. Raises Failure."""
-        for attempt in range(self._max_tries):
-            if not candidate.breaker.admit():
-                raise Failure("upstream_busy", retry_after=candidate.breaker.retry_after_seconds(), remedy="elsewhere")
+        """Ask one upstream, again and again while that may help. Raises Failure."""
+        permit = candidate.breaker.admit()
+        if permit is None:
+            raise Failure("upstream_busy", retry_after=candidate.breaker.retry_after_seconds(), remedy="elsewhere")
+        try:
+            return self._call_until_accepted(candidate.upstream, permit)
+        except Failure as error:
+            if error.code == "upstream_busy":  # alive: it is left alone only as long as it asks
+                permit.failed(min(OPEN_SECONDS, error.retry_after or BUSY_RETRY_AFTER_SECONDS))
+            elif error.code in _UPSTREAMS_FAULT:
+                permit.failed()
+            raise
+        finally:
+            permit.unknown()
+
+    def _call_until_accepted(self, upstream: Upstream, permit: Permit) -> Verdict:
+        for number in range(self._max_tries):
             try:
-                return self._call_once(candidate)
+                return self._call_once(upstream, permit)
             except Failure as error:
-                delay = _delay_seconds(attempt, error.retry_after)
-                last = attempt + 1 == self._max_tries
+                delay = _delay_seconds(number, error.retry_after)
+                last = number + 1 == self._max_tries
                 if self.answering is not None or error.remedy != "retry" or last or delay is None:
                     raise
             with self._pause:
@@ -107,30 +119,20 @@ class Attempts:
                 gevent.sleep(delay)
         raise AssertionError("max_tries is at least 1")
 
-    def _call_once(self, candidate: Candidate) -> Verdict:
-        if self._stopping:
-            candidate.breaker.unknown()
-            raise Interrupted
-        self._tries += 1
-        sink = Sink(accepted=partial(self._was_accepted, candidate), append=self._append)
+    def _call_once(self, upstream: Upstream, permit: Permit) -> Verdict:
         if self._exchange is not None:
             self._exchange.close()
-        self._exchange = self._call(candidate.upstream, sink)
-        report = candidate.breaker.unknown
-        try:
-            return self._exchange.run()
-        except Failure as error:
-            if error.code in _UPSTREAMS_FAULT:
-                report = candidate.breaker.failed
-            raise
-        finally:
-            if self.answering is None:
-                report()
+        if self._stopping:
+            raise Interrupted
+        self._tries += 1
+        sink = Sink(accepted=partial(self._was_accepted, upstream, permit), append=self._append)
+        self._exchange = self._call(upstream, sink)
+        return self._exchange.run()
 
-    def _was_accepted(self, candidate: Candidate, connect_ms: float | None, headers_ms: float) -> None:
-        candidate.breaker.succeeded()
-        self.answering = candidate.upstream
-        self._accepted(candidate.upstream, self._tries, connect_ms, headers_ms)
+    def _was_accepted(self, upstream: Upstream, permit: Permit, connect_ms: float | None) -> None:
+        permit.succeeded()
+        self.answering = upstream
+        self._accepted(upstream, self._tries, connect_ms)
 
     def stop(self, within_seconds: float) -> None:
         """See upstream.Exchange."""
@@ -145,9 +147,9 @@ class Attempts:
             self._exchange.close()
 
 
-def _delay_seconds(attempt: int, retry_after: int | None) -> float | None:
+def _delay_seconds(number: int, retry_after: int | None) -> float | None:
     """Return how long to wait before the next try, None where the upstream asks for more than anybody would wait."""
     if retry_after is not None and retry_after > MAX_RETRY_AFTER_SECONDS:
         return None
-    wait: float = BASE_DELAY_SECONDS * 2**attempt + random.uniform(0, JITTER_SECONDS)  # noqa: S311  # spreads load only
+    wait: float = BASE_DELAY_SECONDS * 2**number + random.uniform(0, JITTER_SECONDS)  # noqa: S311  # spreads load only
     return max(wait, float(retry_after or 0))

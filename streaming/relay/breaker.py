@@ -3,21 +3,21 @@
 import time
 from collections.abc import Callable
 
-FAILURES_TO_OPEN = 5  # in a row: one bad minute of a provider, not one bad call
+FAILURES_TO_OPEN = 5  # runs in a row: one bad minute of a provider, not one bad call
 OPEN_SECONDS = 30.0
 
 
 class Breaker:
-    """A circuit breaker around the outcome of calls, not around the calls: those stay side by side.
+    """A circuit breaker around the outcome of runs, not around their calls: those stay side by side.
 
-    closed: calls pass. open: none does, for OPEN_SECONDS. Then one passes to try; its outcome closes or opens again.
+    closed: runs pass. open: none does, for a while. Then one passes to try; its outcome closes or opens again.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._failures = 0
         self._open_until: float | None = None
-        self._trying = False
+        self._trial: Permit | None = None
 
     @property
     def state(self) -> str:
@@ -26,30 +26,53 @@ class Breaker:
             return "closed"
         return "half_open" if self._clock() >= self._open_until else "open"
 
-    def admit(self) -> bool:
-        """Return whether a call may be made now; one that was admitted must report its outcome."""
-        state = self.state
-        if state == "half_open" and not self._trying:
-            self._trying = True
-            return True
-        return state == "closed"
+    def admit(self) -> "Permit | None":
+        """Return a permit that must be settled, None where the upstream is not to be asked now."""
+        if self.state == "closed":
+            return Permit(self)
+        if self.state == "open" or self._trial is not None:
+            return None
+        self._trial = Permit(self)
+        return self._trial
 
     def retry_after_seconds(self) -> int:
         """Return when a refused caller may come back, at least 1."""
         left = 0.0 if self._open_until is None else self._open_until - self._clock()
         return max(1, -int(-left // 1))
 
-    def succeeded(self) -> None:
-        """An admitted call was accepted."""
-        self._failures, self._open_until, self._trying = 0, None, False
+    def _settle(self, permit: "Permit", succeeded: bool | None, open_seconds: float) -> None:
+        is_trial = permit is self._trial
+        if is_trial:
+            self._trial = None
+        elif self.state != "closed":
+            return  # a late word of a call from before: the trial decides
+        if succeeded:
+            self._failures, self._open_until = 0, None
+        elif succeeded is False:
+            self._failures += 1
+            if is_trial or self._failures >= FAILURES_TO_OPEN:
+                self._open_until = self._clock() + open_seconds
 
-    def failed(self) -> None:
-        """An admitted call failed through the upstream's fault."""
-        self._failures += 1
-        if self._trying or self._failures >= FAILURES_TO_OPEN:
-            self._open_until = self._clock() + OPEN_SECONDS
-        self._trying = False
+
+class Permit:
+    """Leave to ask an upstream. The first settlement counts, so that `unknown` may stand in a `finally`."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker: Breaker | None = breaker
+
+    def succeeded(self) -> None:
+        """The upstream accepted the call."""
+        self._settle(succeeded=True)
+
+    def failed(self, open_seconds: float = OPEN_SECONDS) -> None:
+        """The upstream failed; if that is once too often, it is left alone for `open_seconds`."""
+        self._settle(succeeded=False, open_seconds=open_seconds)
 
     def unknown(self) -> None:
-        """An admitted call was given up before its outcome was known, or the fault was the caller's."""
-        self._trying = False
+        """Nothing was learnt: stopped before, or the fault was the caller's or ours."""
+        self._settle(succeeded=None)
+
+    def _settle(self, *, succeeded: bool | None, open_seconds: float = OPEN_SECONDS) -> None:
+        breaker, self._breaker = self._breaker, None
+        if breaker is not None:
+            breaker._settle(self, succeeded, open_seconds)

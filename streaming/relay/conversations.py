@@ -17,6 +17,10 @@ HISTORY_MAX_BYTES = 1024 * 1024
 """Against one conversation filling the memory; more text than this fits into no model's context."""
 
 
+QUESTION_KEPT_CHARACTERS = 10_000
+"""Of an ended run's question, for the page without JavaScript: ended runs are kept for an hour, thousands of them."""
+
+
 class Conversation(msgspec.Struct):
     """What is kept of one conversation. `owner` None = whoever holds its id."""
 
@@ -43,6 +47,12 @@ class Turn(msgspec.Struct):
         """Return our conversation id."""
         return self.conversation.id if self.conversation else None
 
+    def remains(self) -> "Turn":
+        """Return what an ended run still shows: its question's beginning. Nothing counts the bytes of the rest."""
+        question = Message("user", self.context.messages[-1].text()[:QUESTION_KEPT_CHARACTERS])
+        conversation = msgspec.structs.replace(self.conversation, turns=[]) if self.conversation else None
+        return Turn(Context(messages=[question], user=self.context.user), conversation)
+
 
 class Conversations:
     """Finds, locks and extends conversations, all through the store's keys."""
@@ -60,6 +70,8 @@ class Conversations:
             return None
         value = self._kept.get(conversation_id)
         conversation = _decode(value) if value is not None else None
+        if conversation is None and self._claims.get(conversation_id) == (owner or "").encode():
+            raise _busy()  # its first turn is not over
         if conversation is None or conversation.owner not in {None, owner}:
             raise Refusal("conversation_not_found", "No such conversation, or it has expired; begin a new one.")
         return conversation
@@ -83,12 +95,13 @@ class Conversations:
         )
         return Turn(context, conversation, ask.replace_last)
 
-    def claim(self, turn: Turn, run_id: str) -> None:
+    def claim(self, turn: Turn) -> None:
         """Lock the conversation for a run. Raises Refusal("conversation_busy")."""
         if turn.conversation is None:
             return
-        if self._claims.claim(turn.conversation.id, run_id.encode(), self._claim_seconds) is not None:
-            raise Refusal("conversation_busy", "This conversation has an unfinished run; stop it or wait for its end.")
+        owner = (turn.conversation.owner or "").encode()
+        if self._claims.claim(turn.conversation.id, owner, self._claim_seconds) is not None:
+            raise _busy()
 
     def release(self, turn: Turn) -> None:
         """Unlock the conversation."""
@@ -102,7 +115,7 @@ class Conversations:
             return
         if turn.replaces_last:
             del conversation.turns[-1:]
-        if upstream_id is None:
+        if upstream_id is None and answer:  # stopped before the first token: some APIs refuse empty messages
             conversation.turns.append((turn.context.messages[-1], Message("assistant", answer)))
         conversation.upstream_id = upstream_id
         del conversation.turns[: -self._max_turns]
@@ -111,6 +124,10 @@ class Conversations:
             del conversation.turns[0]
             value = msgspec.json.encode(conversation)
         self._kept.put(conversation.id, value, self._ttl_seconds)
+
+
+def _busy() -> Refusal:
+    return Refusal("conversation_busy", "This conversation has an unfinished run; stop it or wait for its end.")
 
 
 def _anonymous_user(secret: str) -> str:

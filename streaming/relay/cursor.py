@@ -46,6 +46,10 @@ class Sleeper:
         woken, self._woken = self._woken, False
         return woken
 
+    def forget(self) -> None:
+        """Forget a wake-up that came while nobody slept."""
+        self._woken = False
+
     def wake(self) -> None:
         """End the sleep, this one or the next. Many wake-ups before the sleeper runs are one."""
         self._woken = True
@@ -89,6 +93,7 @@ class Cursor:
         if self.done or self._closed:
             self.done = True
             return []
+        self._sleeper.forget()  # what woke us before is in the log
         entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
         if not entries and not self._run.ended and timeout_seconds > 0:
             self._sleeper.sleep(timeout_seconds)

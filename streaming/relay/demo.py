@@ -89,7 +89,7 @@ class DemoExchange:
     def _run(self) -> Verdict:
         if self._command == "silent":
             gevent.sleep(min(self._number or 40, MAX_SILENCE_SECONDS))
-        self._sink.accepted(None, 0.0)
+        self._sink.accepted(None)
         pieces = list(self._answer())
         for position, event in enumerate(pieces):
             if self._command in {"fail", "cut"} and position == len(pieces) // 2:

@@ -20,10 +20,15 @@ from streaming.wire.ask import Ask, Context
 from streaming.wire.dialects import Dialect, Reader, Request, Verdict
 from streaming.wire.errors import Failure
 
-READ_BYTES = 64 * 1024
+READ_BYTES = 16 * 1024
+TURN_SECONDS = 0.01  # an upstream that sends faster than we read must not hold the process: no recv ever waits then
 LAST_WORD_SECONDS = 2.0  # how long usage and a second ending are awaited after the first terminal sign
 DRAIN_SECONDS = 1.0  # how long the last HTTP chunk is awaited, so that the connection can be kept
 PROGRESS_CHECK_SECONDS = 1.0  # a timer moved at every token would cost more than it tells
+
+
+CUT_STOP_SECONDS = 3.0  # for the stop call of a run that was cut by a limit
+_CUT_BY_US = {"run_too_long", "run_too_large", "upstream_timeout", "upstream_invalid"}
 
 
 class HttpExchange:
@@ -62,8 +67,24 @@ class HttpExchange:
                 if self._stopper is not None:  # the stream may end before its stop call is answered
                     self._stopper.join()
             return verdict
+        except Failure as failure:
+            if self._response is None:
+                self.upstream_stop = None  # it never took the call: there was nothing to stop
+            elif failure.code in _CUT_BY_US:
+                self._stop_what_goes_on()
+            raise
         finally:
             self._stoppable.set()
+
+    def _stop_what_goes_on(self) -> None:
+        """The run is over, but the upstream may not know: closing alone does not stop Dify."""
+        if not self._dialect.stops_by_request:
+            self.upstream_stop = "closed"
+        elif not self._stopping:
+            self._stopping = True
+            self._stop_by_request(CUT_STOP_SECONDS)
+        if self._response is not None:
+            self._response.close()
 
     def _open(self) -> requests.Response:
         opened = self._session.open(self._request, self._limits)
@@ -75,7 +96,7 @@ class HttpExchange:
         content_type = response.headers.get("Content-Type", "").lower()
         if content_type.startswith(("application/json", "text/html")):  # a stream was asked for
             raise Failure("upstream_invalid")
-        self._sink.accepted(opened.connect_ms, opened.headers_ms)
+        self._sink.accepted(opened.connect_ms)
         return response
 
     def _read(self, response: requests.Response) -> Verdict:
@@ -87,6 +108,7 @@ class HttpExchange:
                 self._take(decoder.feed(chunk), clock)
                 if self._reader.complete:
                     break
+                clock.give_way()
                 if self._reader.verdict is not None:
                     clock.await_last_word()
         except sse.EventTooLarge:
@@ -150,7 +172,8 @@ class HttpExchange:
         """Post the stop while the answer is still being read: Dify loses the answer of one who leaves first."""
         self.upstream_stop = "failed"
         deadline = time.monotonic() + within_seconds
-        self._stoppable.wait(within_seconds)
+        if self._work.inside:  # the task may become known while the answer is read on
+            self._stoppable.wait(within_seconds)
         request = self._reader.stop_request()
         if request is None:
             return
@@ -193,7 +216,7 @@ class _Clock:
     def __init__(self, progress_seconds: float) -> None:
         self._progress_seconds = progress_seconds
         self._awaiting_last_word = False
-        self._started = time.monotonic()
+        self._started = self._turn_began = time.monotonic()
         self.timeout = gevent.Timeout.start_new(progress_seconds)
 
     def progress(self) -> None:
@@ -204,6 +227,13 @@ class _Clock:
             and not self._awaiting_last_word
         ):
             self._restart(now, self._progress_seconds)
+
+    def give_way(self) -> None:
+        """Let others run where reading has not waited for a while."""
+        now = time.monotonic()
+        if now - self._turn_began >= TURN_SECONDS:
+            gevent.sleep(0)
+            self._turn_began = time.monotonic()
 
     def await_last_word(self) -> None:
         """From now on only a short time is left, whatever comes."""

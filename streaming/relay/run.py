@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import gevent
+import msgspec
 
 from streaming.relay.attempts import Attempts
 from streaming.relay.conversations import Turn
@@ -21,6 +22,9 @@ from streaming.wire.events import End, Entry, Event, Reasoning, Replace, Start, 
 from streaming.wire.usage import RunningDigest, estimate
 
 log = logging.getLogger(__name__)
+
+METADATA_MAX_BYTES = 256 * 1024
+"""The end is written even to a full log: sources of megabytes must not come in by that door."""
 
 STOP_SECONDS = 3.0  # how long an upstream that is stopped by request (Dify) may take to end its stream
 
@@ -117,12 +121,12 @@ class Run:
         self.exchange = exchange
         gevent.spawn(self._produce, exchange)
 
-    def accepted(self, upstream: Asked, tries: int, connect_ms: float | None, headers_ms: float) -> None:
+    def accepted(self, upstream: Asked, tries: int, connect_ms: float | None) -> None:
         """An upstream has taken the call, the last of `tries`."""
         self._accepted = True
         if connect_ms is not None:
             self._timing["connect"] = round(connect_ms, 1)
-        self._timing["headers"] = round(headers_ms, 1)
+        self._timing["headers"] = self._elapsed_ms()
         self._write(Upstream(name=upstream.name, model=upstream.model, tries=tries))
 
     def append(self, event: Event) -> None:
@@ -150,7 +154,8 @@ class Run:
         try:
             verdict = exchange.run()
         except Failure as failure:
-            verdict = Verdict(reason="error", failure=failure)
+            # Its traceback holds this frame: together they would wait for the cycle collector, connection and all.
+            verdict = Verdict(reason="error", failure=failure.with_traceback(None))
         except Interrupted:
             verdict = Verdict(reason=self._ending or "interrupted")
         except Exception:
@@ -174,6 +179,8 @@ class Run:
             timing=Timing(**self._timing, total=self._elapsed_ms()),
             metadata=verdict.metadata,
         )
+        if len(jsontext.dumps(end.metadata)) > METADATA_MAX_BYTES:
+            end = msgspec.structs.replace(end, metadata={"omitted": "too large"})
         self._ending = reason
         if self.presence is not None:
             self.presence.over()
@@ -182,6 +189,7 @@ class Run:
         finally:
             self.end = end
             self._write(end)
+            self.exchange, self.turn = None, self.turn.remains()
             self._on_ended(self)
 
     def _usage(self, verdict: Verdict, reason: str) -> Usage:

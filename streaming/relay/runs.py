@@ -125,7 +125,7 @@ class Runs:
             append=run.append,
         )
         try:
-            self._conversations.claim(turn, run_id)
+            self._conversations.claim(turn)
         except BaseException:
             run.log.drop()
             raise
@@ -253,10 +253,11 @@ class Runs:
         """Return whether new runs are refused."""
         return self._draining
 
-    def interrupt(self, within_seconds: float) -> None:
+    def interrupt(self, within_seconds: float, *, only_unfollowed: bool = False) -> None:
         """End what still runs as interrupted; upstreams that are stopped by request have that long."""
         for run in list(self._unfinished.values()):
-            run.end_early("interrupted", within_seconds)
+            if not only_unfollowed or run.presence is None or not run.presence.subscribers:
+                run.end_early("interrupted", within_seconds)
 
     def close(self) -> None:
         """End what still runs as interrupted and stop the sweeper."""

@@ -38,11 +38,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 class Sink(msgspec.Struct, frozen=True):
     """Where an exchange puts what it gets.
 
-    `accepted(connect_ms, headers_ms)`: the upstream has taken the call. `append(event)` may raise
+    `accepted(connect_ms)`: the upstream has taken the call. `append(event)` may raise
     Failure("run_too_large").
     """
 
-    accepted: Callable[[float | None, float], None]
+    accepted: Callable[[float | None], None]
     append: Callable[[Event], None]
 
 
@@ -122,11 +122,10 @@ class _HTTPSPool(HTTPSConnectionPool):
 
 
 class Opened(msgspec.Struct):
-    """An answer whose headers have come. Times are milliseconds from the call's beginning."""
+    """An answer whose headers have come. `connect_ms` None: on a kept connection."""
 
     response: requests.Response
     connect_ms: float | None
-    headers_ms: float
 
 
 class Session:
@@ -147,13 +146,12 @@ class Session:
         A kept connection may have died unnoticed: if it breaks before one byte has come, the call is made once more
         on a new one, as llama.cpp needs (it promises keep-alive and closes). Nothing else is retried here.
         """
-        begun = time.monotonic()
         try:
-            return self._post(request, limits, begun)
+            return self._post(request, limits)
         except _DeadConnection:
-            return self._post(request, limits, begun)
+            return self._post(request, limits)
 
-    def _post(self, request: Request, limits: Limits, begun: float) -> Opened:
+    def _post(self, request: Request, limits: Limits) -> Opened:
         _connected.__dict__.pop("milliseconds", None)
         try:
             response = self._session.post(
@@ -167,7 +165,7 @@ class Session:
         except requests.RequestException as error:
             raise self._failure(error) from None
         connect_ms = getattr(_connected, "milliseconds", None)
-        return Opened(response, connect_ms, (time.monotonic() - begun) * 1000)
+        return Opened(response, connect_ms)
 
     def _failure(self, error: requests.RequestException) -> Exception:
         if isinstance(error, requests.ConnectTimeout):

@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from urllib.parse import parse_qsl
 
+import gevent
 import msgspec
 from flask import Request
+from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import MultiDict
 
 from streaming.wire import ask as asks
@@ -13,6 +15,7 @@ from streaming.wire.errors import Refusal
 
 MAX_FIELDS = 100  # of a form or query string: parsing thousands would cost more than any ask needs
 MAX_KEY_CHARACTERS = 256
+BODY_SECONDS = 30.0  # against bodies that never come: each holds a connection, and the server bounds only heads
 
 
 def read_ask(request: Request) -> Ask:
@@ -38,15 +41,28 @@ def header(request: Request, name: str) -> str:
     return request.headers.get(name, "").encode("latin-1", "replace").decode("utf-8", "replace")
 
 
+def read_body(request: Request) -> bytes:
+    """Return the whole body; it must have come within BODY_SECONDS. Raises Refusal: request_timeout or bad_request."""
+    try:
+        with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", "The request's body did not come in time.")):
+            body = request.get_data()
+    except ParseException:  # its message quotes the body
+        raise Refusal("bad_request", "The request's body is badly chunked, or broke off.") from None
+    if len(body) < (request.content_length or 0):  # gunicorn hands over what there is, and half a form is a form too
+        raise Refusal("bad_request", "The request's body broke off.")
+    return body
+
+
 def _read_body(request: Request) -> Ask:
     if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
-        return asks.from_json(_json(request.get_data(cache=False)))
+        return asks.from_json(_json(read_body(request)))
     if request.mimetype == "application/x-www-form-urlencoded":
-        body = request.get_data(cache=False)
+        body = read_body(request)
         if body.lstrip().startswith(b"{"):
             raise AskError("the body looks like JSON: send it with 'Content-Type: application/json' (curl: --json)")
         return asks.from_pairs(_pairs(body, "body"))
     if request.mimetype == "multipart/form-data":
+        read_body(request)
         return asks.from_pairs(_flat(request.form))
     raise Refusal(
         "unsupported_media_type",

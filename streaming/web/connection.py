@@ -1,7 +1,9 @@
 """A client's connection: since when it takes nothing, whether it is still there, and how to let go of it."""
 
 import contextlib
+import errno
 import socket as plain
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,34 +15,53 @@ SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel holds for a client that reads slowly; it would grow to megabytes, times all that are stuck."""
 
 _READ = 1  # libev's flag
+_LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}  # what the kernel says of a client that vanished
 
 
 class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent ships no types
     """gevent's socket, able to tell a stuck client from a slow one.
 
     `blocked_since` (monotonic) is set while a write waits and the client has taken nothing since; `serving` says that
-    a request is being answered.
+    a request is being answered; `dropped` that it was we who ended the connection.
     """
 
     blocked_since: float | None = None
     serving = False
+    dropped = False
 
     def prepare(self, user_timeout_seconds: float) -> None:
         """Bound what the kernel keeps for the client, and how long it goes on without a sign of it.
 
-        Heartbeats never find a client that vanished without a FIN: they fit the kernel's buffer. TCP_USER_TIMEOUT does.
+        Heartbeats never find a client that vanished without a FIN: they fit the kernel's buffer. TCP_USER_TIMEOUT does,
+        and where nothing is sent in silence (text, json, a body that never comes) it needs TCP's own probes.
         """
         self.setsockopt(plain.SOL_SOCKET, plain.SO_SNDBUF, SEND_BUFFER_BYTES)
-        if self.family != plain.AF_UNIX and hasattr(plain, "TCP_USER_TIMEOUT"):
-            self.setsockopt(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
+        if self.family == plain.AF_UNIX or not hasattr(plain, "TCP_USER_TIMEOUT"):
+            return
+        self.setsockopt(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
+        probe_seconds = max(1, int(user_timeout_seconds / 2))
+        self.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
+        self.setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPIDLE, probe_seconds)
+        self.setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPINTVL, probe_seconds)
+
+    def recv(self, *args: Any) -> Any:
+        """Receive."""
+        try:
+            return super().recv(*args)
+        except OSError as error:
+            raise _as_reset(error) from None
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send everything; wait only where the kernel takes no more."""
         view = memoryview(data)
         while True:
-            with contextlib.suppress(BlockingIOError):
+            try:
                 view = view[self._sock.send(view, flags) :]
                 self.blocked_since = None
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise _as_reset(error) from None
             if not view:
                 return
             if self.blocked_since is None:
@@ -50,10 +71,11 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
     def drop(self, how: int = plain.SHUT_RDWR) -> None:
         """End the connection from outside. A waiting write then fails with EPIPE, which nobody logs as an error.
 
-        It is done on a duplicate of the descriptor: gevent's own shutdown would cancel the write with EBADF.
+        On the plain socket inside: gevent's own shutdown would cancel the write with EBADF, which is logged.
         """
-        with contextlib.suppress(OSError), plain.fromfd(self.fileno(), self.family, plain.SOCK_STREAM) as duplicate:
-            duplicate.shutdown(how)
+        self.dropped = True
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(how)
 
     def let_go(self) -> None:
         """End an idle connection: its reader sees an end of file, as if the client had closed."""
@@ -69,13 +91,18 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
             return False
 
 
+def _as_reset(error: OSError) -> OSError:
+    """Make a client that vanished one that reset its connection: gunicorn logs everything else as an error of ours."""
+    return ConnectionResetError(errno.ECONNRESET, "the client vanished") if error.errno in _LOST else error
+
+
 class PeerWatch:
-    """Calls `gone` once when the client closes, although nothing is being sent to it.
+    """Calls `gone(by_us=…)` once when the connection ends, although nothing is being sent on it.
 
     A bare io watcher: a greenlet for each silent stream would cost ten times the memory.
     """
 
-    def __init__(self, client: ClientSocket, gone: Callable[[], None]) -> None:
+    def __init__(self, client: ClientSocket, gone: Callable[..., None]) -> None:
         self._client = client
         self._gone = gone
         self._watcher = get_hub().loop.io(client.fileno(), _READ)
@@ -86,7 +113,12 @@ class PeerWatch:
         there = self._client.peek()
         self.close()
         if not there:
-            self._gone()
+            self._gone(by_us=self.dropped)
+
+    @property
+    def dropped(self) -> bool:
+        """Return whether it was we who ended the connection."""
+        return self._client.dropped
 
     def close(self) -> None:
         """Stop watching; any number of times."""
@@ -94,7 +126,14 @@ class PeerWatch:
         self._watcher.close()
 
 
-def watch_peer(environ: dict[str, Any], gone: Callable[[], None]) -> PeerWatch | None:
-    """Watch the client of a request; None where the server gives no socket to watch (tests without a server)."""
+def watch_peer(environ: dict[str, Any], gone: Callable[..., None]) -> PeerWatch | None:
+    """Watch the client of a request whose body has been read; None where the server gives no socket to watch."""
     client = environ.get("gunicorn.socket")
     return PeerWatch(client, gone) if isinstance(client, ClientSocket) else None
+
+
+def reset_on_close(environ: dict[str, Any]) -> None:
+    """Let the close of this request's connection be a reset, which no client takes for an end."""
+    client = environ.get("gunicorn.socket")
+    if isinstance(client, ClientSocket):
+        client.setsockopt(plain.SOL_SOCKET, plain.SO_LINGER, struct.pack("ii", 1, 0))

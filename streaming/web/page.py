@@ -8,7 +8,7 @@ USAGE = """\
 Sluice relays LLM answers token by token, without losing one.
 
   curl -N {url}stream -d 'prompt=你好'                    Server-Sent Events
-  curl -N {url}stream?format=text -d prompt=Hi           the text alone
+  curl -N '{url}stream?format=text' -d prompt=Hi         the text alone
   curl -N {url}stream -H 'Last-Event-ID: <last id seen>'  go on after a cut: nothing lost, nothing paid twice
   curl {url}chat --json '{{"prompt": "Hi"}}'                one JSON answer
   curl {url}runs -d prompt=Hi                            start a run; it tells where to follow and stop it

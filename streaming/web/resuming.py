@@ -60,9 +60,9 @@ def lost(refusal: Refusal, run_id: str, after: int, name: str, settings: StreamS
     """
     if name in {"text", "json"}:
         raise refusal
-    if after > LOST_END_SKIP and name == "sse":
+    if after >= LOST_END_SKIP and name == "sse":
         return Response(status=204)
     end = End(reason="interrupted")
     entries = [Entry(after + LOST_END_SKIP, end.type, msgspec.json.encode(end))]
     format_ = make_format(name, settings, f"{run_id}.")
-    return streaming_response(writes(format_, entries, format_.opening()), format_)
+    return streaming_response(writes(format_, entries, format_.opening()), format_, run_id)

@@ -5,7 +5,7 @@ from flask import Blueprint, Request, Response, current_app, render_template, re
 from streaming.relay.run import Run
 from streaming.relay.runs import Caller, Runs
 from streaming.web import resuming
-from streaming.web.asking import read_ask
+from streaming.web.asking import read_ask, read_body
 from streaming.web.streams import StreamSettings, json_answer, json_response, negotiated, respond, subscribed
 from streaming.wire.errors import Refusal
 
@@ -56,6 +56,7 @@ def stream() -> Response:
 
 def _resume(cursor: str) -> Response:
     relay, name = _relay(), negotiated(request)
+    read_body(request)  # unread, it would look like a client that goes on talking, and its leaving would go unseen
     run_id, after = resuming.stream_cursor(cursor)
     try:
         run = relay.runs.get(run_id)
@@ -133,6 +134,7 @@ def start() -> Response:
 def events(run_id: str) -> Response:
     """Follow a run from any point, in any format."""
     _refuse_what_nobody_reads(request)
+    read_body(request)
     relay = _relay()
     run = relay.runs.get(run_id)
     return respond(run, resuming.events_cursor(request, run), negotiated(request), relay.stream_settings)

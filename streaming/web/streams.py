@@ -13,7 +13,7 @@ from flask import Request, Response, request, stream_with_context
 from streaming.relay.cursor import Cursor
 from streaming.relay.run import Run
 from streaming.web.asking import query
-from streaming.web.connection import PeerWatch, watch_peer
+from streaming.web.connection import PeerWatch, reset_on_close, watch_peer
 from streaming.wire.answer import Answer
 from streaming.wire.errors import Refusal
 from streaming.wire.formats import BodyAborted, Format, Ndjson, Sse, Text, writes
@@ -68,37 +68,41 @@ def respond(run: Run, after: int, name: str, settings: StreamSettings, id_prefix
         return wait_and_answer(run)
     if run.ended and after >= run.last_seq:
         # 204 is the one answer that makes EventSource stop; elsewhere it is an empty stream.
-        return Response(status=204) if name == "sse" else streaming_response(iter(()), make_format(name, settings, ""))
+        if name == "sse":
+            return Response(status=204, headers={"X-Run-Id": run.id})
+        return streaming_response(iter(()), make_format(name, settings, ""), run.id)
     format_ = make_format(name, settings, id_prefix)
     max_seconds = 0.0 if name == "text" else settings.stream_max_seconds
     cursor = run.follow(after)
-    watch = watch_peer(request.environ, cursor.close)
+    watch = watch_peer(request.environ, partial(_leave, cursor))
     body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds)
-    response = streaming_response(body, format_, on_close=partial(_leave, cursor, watch))
-    response.headers["X-Run-Id"] = run.id
-    return response
+    return streaming_response(body, format_, run.id, on_close=partial(_leave, cursor, watch=watch))
 
 
-def _leave(cursor: Cursor, watch: PeerWatch | None) -> None:
+def _leave(cursor: Cursor, *, by_us: bool = False, watch: PeerWatch | None = None) -> None:
     if watch is not None:
+        by_us = watch.dropped
         watch.close()
-    cursor.close()
+    cursor.close(by_us=by_us)
 
 
 @contextmanager
 def subscribed(run: Run) -> Iterator[Cursor]:
     """Be a subscriber of the run inside a `with` block, as long as the client of the current request is there."""
     cursor = run.follow(run.last_seq)
-    watch = watch_peer(request.environ, cursor.close)
+    watch = watch_peer(request.environ, partial(_leave, cursor))
     try:
         yield cursor
     finally:
-        _leave(cursor, watch)
+        _leave(cursor, watch=watch)
 
 
-def streaming_response(body: Iterator[bytes], format_: Format, on_close: Callable[[], None] | None = None) -> Response:
-    """Return a response that streams `body`. `on_close` runs even where the body was never begun (a HEAD)."""
-    response = Response(stream_with_context(body), content_type=format_.content_type, headers=STREAM_HEADERS)
+def streaming_response(
+    body: Iterator[bytes], format_: Format, run_id: str, on_close: Callable[[], None] | None = None
+) -> Response:
+    """Return a response that streams `body`. `on_close` runs even where the body was never begun."""
+    headers = {**STREAM_HEADERS, "X-Run-Id": run_id}
+    response = Response(stream_with_context(body), content_type=format_.content_type, headers=headers)
     if on_close is not None:
         response.call_on_close(on_close)
     return response
@@ -123,16 +127,21 @@ def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds
         if not cursor.complete and not rolled_over:
             raise BodyAborted("the client looks gone; if it only half-closed, it must not take this for an end")
     except BodyAborted:
-        raise _reset() from None
+        raise _aborted() from None
     except Exception:
         log.exception("a stream broke off inside the relay")
-        raise _reset() from None
+        raise _aborted() from None
     finally:
         cursor.close(by_us=rolled_over)
 
 
-def _reset() -> ConnectionResetError:
-    """gunicorn takes this for a client that left: it closes without the last chunk, and logs at debug level only."""
+def _aborted() -> ConnectionResetError:
+    """gunicorn takes this for a client that left: it closes without the last chunk, and logs at debug level only.
+
+    HTTP/1.0 (nginx's old default towards us) has no chunks to miss one: there the connection is reset.
+    """
+    if request.environ.get("SERVER_PROTOCOL") == "HTTP/1.0":
+        reset_on_close(request.environ)
     return ConnectionResetError(errno.ECONNRESET, "body aborted")
 
 

@@ -28,6 +28,7 @@ class RelayWorker(GeventWorker):
         super().__init__(*args, **kwargs)
         self._clients: set[ClientSocket] = set()
         self._told_to_stop = 0.0
+        self._hurried = False
 
     @property
     def _relay(self) -> Relay:
@@ -69,9 +70,15 @@ class RelayWorker(GeventWorker):
     # -- the worker's life -----------------------------------------------------------------------------------------
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
-        """Note when the platform's clock began to run."""
+        """SIGTERM: the platform's clock runs, and no new run begins from here on."""
         self._told_to_stop = time.monotonic()
+        self._relay.runs.drain()
         super().handle_exit(sig, frame)
+
+    def handle_quit(self, sig: Any, frame: Any) -> None:
+        """SIGINT, SIGQUIT (Ctrl-C): the same without a window; stock gunicorn would cut every stream."""
+        self._hurried = True
+        self.handle_exit(sig, frame)
 
     def run(self) -> None:
         """Serve until told to stop, then drain."""
@@ -102,20 +109,16 @@ class RelayWorker(GeventWorker):
         """Let runs finish inside the window, end the rest, and return as soon as nobody is left."""
         runs, grace_seconds = self._relay.runs, self._relay.shutdown_grace_seconds
         runs.drain()
-        window_seconds = grace_seconds - 5 if grace_seconds >= 10 else grace_seconds / 2
         last_seconds = min(LAST_SECONDS, grace_seconds / 10)
-        window_end = self._told_to_stop + window_seconds
         last_run_ended: float | None = None
         while self._clients or last_run_ended is None:
             self.notify()
             self._drop_stuck()
-            for client in list(self._clients):
-                if not client.serving:
-                    client.let_go()
+            self._let_idle_go()
             now = time.monotonic()
             if runs.counts()["unfinished"]:
-                if now >= window_end:
-                    runs.interrupt(last_seconds)
+                # The log lives here alone and nobody can come any more: a run without a reader is for nobody.
+                runs.interrupt(last_seconds, only_unfollowed=now < self._window_end(grace_seconds))
             elif last_run_ended is None:
                 last_run_ended = now
             elif now - last_run_ended >= last_seconds:
@@ -124,3 +127,13 @@ class RelayWorker(GeventWorker):
         for client in list(self._clients):
             client.drop()
         gevent.sleep(0)
+
+    def _window_end(self, grace_seconds: float) -> float:
+        if self._hurried:
+            return self._told_to_stop
+        return self._told_to_stop + (grace_seconds - 5 if grace_seconds >= 10 else grace_seconds / 2)
+
+    def _let_idle_go(self) -> None:
+        for client in list(self._clients):
+            if not client.serving:
+                client.let_go()

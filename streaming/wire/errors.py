@@ -39,13 +39,13 @@ REFUSALS = {
     "bad_request": 400,
     "bad_cursor": 400,
     "unknown_upstream": 400,
-    "unauthorized": 401,
     "forbidden": 403,
     "not_found": 404,
     "run_not_found": 404,
     "other_instance": 404,
     "conversation_not_found": 404,
     "method_not_allowed": 405,
+    "request_timeout": 408,
     "conversation_busy": 409,
     "run_expired": 410,
     "body_too_large": 413,
@@ -64,7 +64,7 @@ BUSY_RETRY_AFTER_SECONDS = 5
 
 
 class RelayError(Exception):
-    """Root of everything the relay raises on purpose."""
+    """Root of the failures and refusals."""
 
 
 class Failure(RelayError):

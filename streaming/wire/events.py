@@ -102,7 +102,10 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True):
-    """Milliseconds from the run's start; None = it never came to that. `connect` is None on a pooled connection."""
+    """Milliseconds from the run's start; None = it never came to that.
+
+    `connect` is how long connecting took, None on a kept connection.
+    """
 
     connect: float | None = None
     headers: float | None = None

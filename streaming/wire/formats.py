@@ -12,8 +12,9 @@ import msgspec
 from streaming.wire import sse
 from streaming.wire.events import Entry
 
-MAX_WRITE_BYTES = 16 * 1024
-"""Waiting events leave together, but a subscriber that is far behind gets them in bounded writes."""
+MAX_WRITE_BYTES = 8 * 1024
+"""Waiting events leave together, in writes so small that a stuck subscriber, which holds one twice (gunicorn copies it
+into a chunk), costs next to nothing. The contract allows 64 KiB."""
 
 _HAPPY_ENDS = {"done", "stopped", "paused"}
 

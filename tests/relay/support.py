@@ -49,10 +49,10 @@ class Collector:
 
     def __init__(self) -> None:
         self.events: list[Event] = []
-        self.acceptances: list[tuple[float | None, float]] = []
+        self.acceptances: list[float | None] = []  # connect_ms of each
 
-    def accepted(self, connect_ms: float | None, headers_ms: float) -> None:
-        self.acceptances.append((connect_ms, headers_ms))
+    def accepted(self, connect_ms: float | None) -> None:
+        self.acceptances.append(connect_ms)
 
     def append(self, event: Event) -> None:
         self.events.append(event)

@@ -88,7 +88,25 @@ def test_one_unfinished_run_a_conversation() -> None:
         ended(busy)
         upstream.script = echo
         ask(all_runs, "d", conversation_id)
-        assert last_messages(upstream) == ["a", "A", "b", "", "d"]  # a stopped turn is kept, as far as it came
+        assert last_messages(upstream) == ["a", "A", "d"]  # nothing had come of it
+
+
+def test_a_stopped_turn_is_kept_as_far_as_it_came() -> None:
+    def half(call: Call) -> None:
+        call.start()
+        call.chunk(token_chunk("half"))
+        call.await_close()
+
+    with scripted(half) as upstream, runs(openai(upstream.url)) as all_runs:
+        run = all_runs.start(Ask(prompt="a"), CALLER)
+        wait_until(lambda: run.last_seq >= 3, "a token came")
+        with pytest.raises(Refusal, match="unfinished run"):
+            ask(all_runs, "b", run.turn.conversation_id)  # its first turn: nothing is stored of it yet
+        run.end_early("stopped")
+        ended(run)
+        upstream.script = echo
+        ask(all_runs, "b", run.turn.conversation_id)
+        assert last_messages(upstream) == ["a", "half", "b"]
 
 
 @pytest.mark.parametrize(

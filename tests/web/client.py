@@ -12,6 +12,10 @@ from streaming.wire.sse import Decoder, ServerSentEvent
 from tests.live import WAIT_SECONDS
 
 
+class HeadCut(AssertionError):
+    """The connection ended before the response's head was complete."""
+
+
 @dataclass
 class Response:
     """One response, read piece by piece from its own connection."""
@@ -107,8 +111,12 @@ def request(
         lines.setdefault("Content-Length", str(len(body)))
     target = parts.path + (f"?{parts.query}" if parts.query else "")
     head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    connection.sendall(head.encode() + b"\r\n" + (body or b""))
-    return read_head(connection)
+    try:
+        connection.sendall(head.encode() + b"\r\n" + (body or b""))
+        return read_head(connection)
+    except BaseException:
+        connection.close()
+        raise
 
 
 def read_head(connection: socket.socket) -> Response:
@@ -116,7 +124,8 @@ def read_head(connection: socket.socket) -> Response:
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
-        assert piece, f"the connection ended inside the head: {data!r}"
+        if not piece:
+            raise HeadCut(f"the connection ended inside the head: {data!r}")
         data += piece
     head, rest = data.split(b"\r\n\r\n", 1)
     status_line, *lines = head.decode("latin-1").split("\r\n")

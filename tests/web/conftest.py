@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.live import Relay, ScriptedUpstream, relay, scripted
+from tests.leaks import nothing_kept
+from tests.live import Relay, ScriptedUpstream, relay, scripted, wait_until
 from tests.relay.support import DONE, FINISH, token_chunk
 
 SETTINGS = {
@@ -31,7 +32,8 @@ def _upstream() -> Iterator[ScriptedUpstream]:
 @pytest.fixture(scope="session")
 def _relay(_upstream: ScriptedUpstream) -> Iterator[Relay]:
     with relay(UPSTREAM="openai", UPSTREAM_URL=_upstream.url, UPSTREAM_MODEL="m", **SETTINGS) as server:
-        yield server
+        with nothing_kept(server, upstream_port=_upstream.port):
+            yield server
 
 
 @pytest.fixture
@@ -48,6 +50,7 @@ def upstream(_upstream: ScriptedUpstream) -> ScriptedUpstream:
 
 
 @pytest.fixture
-def server(_relay: Relay, upstream: ScriptedUpstream) -> Relay:
-    """The relay in front of `upstream`."""
-    return _relay
+def server(_relay: Relay, upstream: ScriptedUpstream) -> Iterator[Relay]:
+    """The relay in front of `upstream`. A test that leaves a run behind fails: nobody would stop it."""
+    yield _relay
+    wait_until(lambda: _relay.counts()["unfinished"] == 0, "every run has ended")

@@ -112,7 +112,7 @@ def test_on_stream_a_cursor_must_name_its_run(cursor: str, server: Relay, upstre
 
 def test_a_cursor_beyond_a_live_log_is_refused(server: Relay, upstream: ScriptedUpstream) -> None:
     upstream.script = lambda call: call.await_close()
-    with request(f"{server.url}/stream?prompt=hi") as response:
+    with request(f"{server.url}/stream?prompt=hi&on_disconnect=cancel") as response:
         run_id = response.headers["x-run-id"]
         upstream.next_call()
         for url in (f"/runs/{run_id}/events?after=99", f"/stream?last_event_id={run_id}.99"):

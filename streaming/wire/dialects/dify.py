@@ -32,11 +32,13 @@ _CALLERS_FAULT_CODES = {
 }
 _TOO_MANY = "too many requests"  # the concurrency ceiling is an HTTP 400 invalid_param that begins with these words
 _NO_CONVERSATION = "conversation not exists"  # newer versions go on with advice, so only the beginning counts
-MODES = tuple(_PATHS)
 
 
 class Dify:
-    """The dialect, configured for one app. `mode` is one of MODES; `prompt_input` the workflow input for the prompt."""
+    """The dialect, configured for one app.
+
+    `mode` is chat (agents and chatflows too), completion or workflow; `prompt_input` the workflow input for the prompt.
+    """
 
     stops_by_request = True
     model = None  # the app's own business
