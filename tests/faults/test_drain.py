@@ -6,6 +6,7 @@ import signal
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -263,3 +264,75 @@ def test_a_client_that_half_closed_does_not_take_the_cut_for_an_end() -> None:
             assert next(response.chunks()) == b"a"
             response.connection.shutdown(socket.SHUT_WR)
             assert (response.body(), response.complete) == (b"", False)
+
+
+def test_a_client_whose_body_was_not_needed_is_watched_too() -> None:
+    """What is left unread would make its connection readable for good."""
+    with scripted(held) as upstream, run_relay(**settings(upstream.url, HEARTBEAT_SECONDS="25")) as server:
+        with request(f"{server.url}/stream?prompt=hi&on_disconnect=cancel") as first:
+            call = upstream.next_call()
+            head = f"POST /stream?last_event_id={first.headers['x-run-id']}.1 HTTP/1.1\r\nHost: x\r\n"
+            second = socket.create_connection(("127.0.0.1", server.port))
+            second.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 2\r\n\r\n".encode())
+            second.sendall(b"{}")
+            assert b"200 OK" in second.recv(65536)
+        assert not call.closed.wait(0.5)  # one subscriber is left
+        second.close()
+        assert call.closed.wait(10)
+
+
+def read_all(client: socket.socket) -> str:
+    """Return how the connection ended, behind its bytes."""
+    data = b""
+    try:
+        while piece := client.recv(65536):
+            data += piece
+    except ConnectionResetError:
+        return f"{data.decode()}reset"
+    return f"{data.decode()}end"
+
+
+def test_a_failure_is_no_end_for_http_1_0_either() -> None:
+    """Without chunks only a reset tells."""
+
+    def broken(call: Call) -> None:
+        call.start()
+        call.chunk(token_chunk("half"))
+        call.finish()
+
+    with scripted(broken) as upstream, run_relay(**settings(upstream.url)) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as client:
+            client.sendall(b"GET /stream?prompt=hi&format=text HTTP/1.0\r\nHost: x\r\n\r\n")
+            assert read_all(client).endswith("reset")
+
+
+def test_ctrl_c_ends_streams_properly_too() -> None:
+    with scripted(held) as upstream, run_relay(**settings(upstream.url)) as server:
+        stream = request(f"{server.url}/stream?prompt=hi")
+        upstream.next_call()
+        server.process.send_signal(signal.SIGINT)
+        (text,) = bodies([stream])
+        assert b'"reason":"interrupted"' in text
+        assert stream.complete
+        awaited_exit(server, LOOK_SECONDS)
+        no_error(server)
+
+
+def test_a_run_that_nobody_follows_does_not_hold_the_process() -> None:
+    """Its log lives here alone, and nobody can come any more."""
+    with scripted(held) as upstream, run_relay(**settings(upstream.url)) as server:
+        requests.post(f"{server.url}/runs", json={"prompt": "hi", "on_disconnect": "finish"}, timeout=20)
+        call = upstream.next_call()
+        terminate(server)
+        assert call.closed.wait(LOOK_SECONDS)
+        assert awaited_exit(server, LOOK_SECONDS) < LOOK_SECONDS
+
+
+@pytest.mark.parametrize("how", [{"WEB_CONCURRENCY": "4"}, {"GUNICORN_CMD_ARGS": "--workers 3"}])
+def test_there_is_one_worker_whatever_is_asked_and_the_log_says_why(how: dict[str, str]) -> None:
+    with run_relay(**how) as server:
+        pid = server.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+        assert len(children) == 1
+        assert "1 worker" in server.log()
+        assert "memory" in server.log()

@@ -396,6 +396,45 @@ def test_a_stop_without_a_task_id_awaits_it() -> None:
         call.close()
 
 
+def test_a_dify_run_that_is_cut_by_a_limit_is_stopped_too() -> None:
+    """Closing the connection alone would leave the model running, and billed."""
+
+    def script(call: Call) -> None:
+        if call.path.endswith("/stop"):
+            call.answer(200, b'{"result":"success"}')
+            return
+        call.start()
+        call.chunk(MESSAGE)
+        call.await_close()
+
+    with scripted(script) as upstream:
+        call = exchange(dify(upstream.url), idle_seconds=0.3)
+        with pytest.raises(Failure) as caught:
+            call.run()
+        assert caught.value.code == "upstream_timeout"
+        assert call.upstream_stop == "confirmed"
+        assert upstream.calls[1].path == "/v1/chat-messages/task-1/stop"
+        assert upstream.calls[0].closed.wait(5)
+
+
+def test_an_upstream_faster_than_we_read_does_not_hold_the_process() -> None:
+    """No recv ever waits then, so no other greenlet would run: not the limits, not the heartbeat of the worker."""
+    flood = b'data: {"choices":[]}\n\n' * 500
+
+    def script(call: Call) -> None:
+        call.start()
+        while True:
+            call.chunk(flood)
+
+    with scripted(script) as upstream:
+        call = exchange(openai(upstream.url))
+        greenlet = gevent.spawn(call.run)
+        upstream.next_call()
+        for _ in range(20):
+            gevent.sleep(0.001)  # comes back only if the reader gives way
+        assert _stop(call, greenlet) < 5
+
+
 @pytest.mark.parametrize("stage", ["before headers", "after a stop that it ignores"])
 def test_a_dify_that_does_not_end_is_left_after_a_bounded_time(stage: str) -> None:
     def script(call: Call) -> None:
