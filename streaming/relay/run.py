@@ -51,7 +51,7 @@ class Run:
         self.log = log
         self.end: End | None = None
         self.last_seq = 0
-        self.exchange: Attempts | None = None
+        self.attempts: Attempts | None = None
         self.presence: Presence | None = None
         self._max_bytes = max_bytes
         self._on_end = on_end
@@ -111,15 +111,15 @@ class Run:
         if self.ended:
             return
         self._ending = self._ending or reason
-        if self.exchange is not None:
-            self.exchange.stop(within_seconds)
+        if self.attempts is not None:
+            self.attempts.stop(within_seconds)
 
     # -- the producer's side ---------------------------------------------------------------------------------------
 
-    def begin(self, exchange: Attempts) -> None:
+    def begin(self, attempts: Attempts) -> None:
         """Start the upstream call in a greenlet of its own: it outlives the request that asked."""
-        self.exchange = exchange
-        gevent.spawn(self._produce, exchange)
+        self.attempts = attempts
+        gevent.spawn(self._produce, attempts)
 
     def accepted(self, upstream: Asked, tries: int, connect_ms: float | None) -> None:
         """An upstream has taken the call, the last of `tries`."""
@@ -150,9 +150,9 @@ class Run:
     def _elapsed_ms(self) -> float:
         return round((time.monotonic() - self._begun) * 1000, 1)
 
-    def _produce(self, exchange: Attempts) -> None:
+    def _produce(self, attempts: Attempts) -> None:
         try:
-            verdict = exchange.run()
+            verdict = attempts.run()
         except Failure as failure:
             # Its traceback holds this frame: together they would wait for the cycle collector, connection and all.
             verdict = Verdict(reason="error", failure=failure.with_traceback(None))
@@ -162,11 +162,11 @@ class Run:
             log.exception("run failed inside the relay")
             verdict = Verdict(reason="error", failure=Failure("internal"))
         try:
-            self._end(verdict, exchange)
+            self._end(verdict, attempts)
         finally:
-            exchange.close()
+            attempts.close()
 
-    def _end(self, verdict: Verdict, exchange: Attempts) -> None:
+    def _end(self, verdict: Verdict, attempts: Attempts) -> None:
         reason = self._ending or verdict.reason
         failure = verdict.failure if reason == "error" else None
         end = End(
@@ -175,7 +175,7 @@ class Run:
             error=failure.as_end_error() if failure else None,
             usage=self._usage(verdict, reason),
             digest=self._digest.value(),
-            upstream_stop=exchange.upstream_stop,
+            upstream_stop=attempts.upstream_stop,
             timing=Timing(**self._timing, total=self._elapsed_ms()),
             metadata=verdict.metadata,
         )
@@ -189,7 +189,7 @@ class Run:
         finally:
             self.end = end
             self._write(end)
-            self.exchange, self.turn = None, self.turn.remains()
+            self.attempts, self.turn = None, self.turn.remains()
             self._on_ended(self)
 
     def _usage(self, verdict: Verdict, reason: str) -> Usage:

@@ -204,11 +204,11 @@ class Runs:
         self._sweep_later()
 
     def _keep_turn(self, turn: Turn, run: Run, reason: str) -> None:
-        if turn.conversation is None or reason not in KEPT_TURNS or run.exchange is None:
+        if turn.conversation is None or reason not in KEPT_TURNS or run.attempts is None:
             return
-        upstream_id = run.exchange.conversation_id
-        if run.exchange.answering is not None:
-            turn.conversation.upstream = run.exchange.answering.name
+        upstream_id = run.attempts.conversation_id
+        if run.attempts.answering is not None:
+            turn.conversation.upstream = run.attempts.answering.name
         self._conversations.extend(turn, run.answer().text if upstream_id is None else "", upstream_id)
 
     def _make_room(self) -> None:
