@@ -9,8 +9,9 @@ help: ## list the targets
 run: setup ## serve on http://127.0.0.1:8000 (settings: environment or .env)
 	@exec $(BIN)/python app.py
 
-test: setup-dev ## all tests but the real upstreams: unit, live processes, browser
+test: setup-dev ## all tests but the real upstreams: unit, live processes, faults, browser
 	@scripts/ensure-chromium
+	@scripts/ensure-tools
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q tests/browser --confcutdir=tests/browser
 

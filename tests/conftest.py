@@ -5,7 +5,6 @@ from gevent import monkey
 monkey.patch_all()
 
 from collections.abc import Iterator  # noqa: E402
-from pathlib import Path  # noqa: E402
 
 import pytest  # noqa: E402
 

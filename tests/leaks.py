@@ -4,7 +4,7 @@ import contextlib
 import gc
 import os
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import gevent
@@ -48,29 +48,34 @@ def nothing_left_behind() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def nothing_kept(server: Relay, upstream_port: int | None = None) -> Iterator[None]:
+def nothing_kept(server: Relay, kept_to: Collection[int] = ()) -> Iterator[None]:
     """Fail where the relay is left with an unfinished run, or with more open files than before the `with` block.
 
-    `upstream_port`: connections kept to this port for the next call are not counted.
+    `kept_to`: connections to these ports are not counted: the relay keeps some for the next call.
     """
     requests.post(f"{server.url}/chat", json={"prompt": "hi"}, timeout=20)  # opens what is opened once
-    before = len(_open_files(server, upstream_port))
+    before = len(_open_files(server, kept_to))
     yield
     wait_until(lambda: server.counts()["unfinished"] == 0, "every run has ended", 2 * WAIT_SECONDS)
     try:
-        wait_until(lambda: len(_open_files(server, upstream_port)) <= before, "as many files are open as before")
+        wait_until(lambda: len(_open_files(server, kept_to)) <= before, "as many files are open as before")
     except AssertionError as error:
-        raise AssertionError(f"{error}: {_open_files(server, upstream_port)}, before {before}") from None
+        raise AssertionError(f"{error}: {_open_files(server, kept_to)}, before {before}") from None
 
 
-def _open_files(server: Relay, upstream_port: int | None) -> list[str]:
-    pid = worker_pid(server)
-    kept = set()
+def _open_files(server: Relay, kept_to: Collection[int]) -> list[str]:
+    kept = {link for port in kept_to for link in connections_to(server, port)}
+    return [link for _, link in descriptors(worker_pid(server)) if link not in kept]
+
+
+def connections_to(server: Relay, port: int) -> set[str]:
+    """Return the relay's connections to a port, in any state."""
+    pid, found = worker_pid(server), set()
     for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
-        if upstream_port == int(fields[2].rpartition(":")[2], 16):
-            kept.add(f"socket:[{fields[9]}]")
-    return [link for _, link in descriptors(pid) if link not in kept]
+        if int(fields[2].rpartition(":")[2], 16) == port:
+            found.add(f"socket:[{fields[9]}]")
+    return found & {link for _, link in descriptors(pid)}
 
 
 def worker_pid(server: Relay) -> int:

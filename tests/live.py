@@ -200,6 +200,13 @@ class ScriptedUpstream:
                 self._arrived.put(call)
                 self.script(call)
 
+    def forget(self) -> None:
+        """Let go of past requests and closed connections, of which a long run makes many."""
+        self.calls.clear()
+        while not self._arrived.empty():
+            self._arrived.get()
+        self._connections = [connection for connection in self._connections if connection.fileno() >= 0]
+
     def stop_listening(self) -> None:
         """Refuse new connections; those that are open go on."""
         self._closing = True

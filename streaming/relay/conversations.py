@@ -30,6 +30,7 @@ class Conversation(msgspec.Struct):
     user: str
     turns: list[tuple[Message, Message]] = []  # question, answer; the oldest first
     upstream_id: str | None = None  # the upstream's own conversation id
+    last_was_lost: bool = False  # the last ask failed and is no turn: there is nothing of it to replace
 
 
 _decode = msgspec.json.Decoder(Conversation).decode
@@ -87,13 +88,14 @@ class Conversations:
             conversation = Conversation(id=id_, owner=owner, upstream=upstream.name, user=user)
         elif upstream.history == "upstream" and conversation.upstream != upstream.name:
             raise Refusal("bad_request", f"This conversation lives at the upstream '{conversation.upstream}'.")
-        turns = conversation.turns[:-1] if ask.replace_last else conversation.turns
+        replaces_last = ask.replace_last and not conversation.last_was_lost
+        turns = conversation.turns[:-1] if replaces_last else conversation.turns
         context = Context(
             messages=[*(message for turn in turns for message in turn), Message("user", ask.prompt or "")],
             conversation_id=conversation.upstream_id,
             user=ask.user or conversation.user,
         )
-        return Turn(context, conversation, ask.replace_last)
+        return Turn(context, conversation, replaces_last)
 
     def claim(self, turn: Turn) -> None:
         """Lock the conversation for a run. Raises Refusal("conversation_busy")."""
@@ -113,6 +115,7 @@ class Conversations:
         conversation = turn.conversation
         if conversation is None:
             return
+        conversation.last_was_lost = False
         if turn.replaces_last:
             del conversation.turns[-1:]
         if upstream_id is None and answer:  # stopped before the first token: some APIs refuse empty messages
@@ -124,6 +127,13 @@ class Conversations:
             del conversation.turns[0]
             value = msgspec.json.encode(conversation)
         self._kept.put(conversation.id, value, self._ttl_seconds)
+
+    def lose(self, turn: Turn) -> None:
+        """Note that a turn of an existing conversation failed; an attempt to replace the last turn leaves it."""
+        conversation = turn.conversation
+        if conversation is not None and not turn.replaces_last and self._kept.get(conversation.id) is not None:
+            conversation.last_was_lost = True
+            self._kept.put(conversation.id, msgspec.json.encode(conversation), self._ttl_seconds)
 
 
 def _busy() -> Refusal:

@@ -22,6 +22,9 @@ from streaming.wire.errors import Failure
 
 READ_BYTES = 16 * 1024
 TURN_SECONDS = 0.01  # an upstream that sends faster than we read must not hold the process: no recv ever waits then
+ANSWER_MAX_BYTES = 256 * 1024 * 1024
+"""Against an upstream that sends for ever what makes no event. Dify's documents come to some megabytes a run."""
+
 LAST_WORD_SECONDS = 2.0  # how long usage and a second ending are awaited after the first terminal sign
 DRAIN_SECONDS = 1.0  # how long the last HTTP chunk is awaited, so that the connection can be kept
 PROGRESS_CHECK_SECONDS = 1.0  # a timer moved at every token would cost more than it tells
@@ -101,13 +104,16 @@ class HttpExchange:
 
     def _read(self, response: requests.Response) -> Verdict:
         """Read the answer to its last word. read1 alone shows a token when it arrives, whatever the framing."""
-        decoder = sse.Decoder()
+        decoder, size_bytes = sse.Decoder(), 0
         clock = _Clock(self._limits.progress_seconds)
         try:
             while chunk := response.raw.read1(READ_BYTES, decode_content=True):
                 self._take(decoder.feed(chunk), clock)
                 if self._reader.complete:
                     break
+                size_bytes += len(chunk)
+                if size_bytes > ANSWER_MAX_BYTES:
+                    raise Failure("upstream_invalid")
                 clock.give_way()
                 if self._reader.verdict is not None:
                     clock.await_last_word()

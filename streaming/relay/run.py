@@ -23,7 +23,7 @@ from streaming.wire.usage import RunningDigest, estimate
 
 log = logging.getLogger(__name__)
 
-METADATA_MAX_BYTES = 256 * 1024
+END_MAX_BYTES = 256 * 1024
 """The end is written even to a full log: sources of megabytes must not come in by that door."""
 
 STOP_SECONDS = 3.0  # how long an upstream that is stopped by request (Dify) may take to end its stream
@@ -167,6 +167,26 @@ class Run:
             attempts.close()
 
     def _end(self, verdict: Verdict, attempts: Attempts) -> None:
+        try:
+            end = self._describe(verdict, attempts)
+        except Exception:  # whatever an upstream sent: a run without an end would hold its readers for ever
+            log.exception("the end of a run could not be told in full")
+            error = Failure("internal").as_end_error()
+            end = End(reason="error", error=error, usage=estimate("", ""), digest=self._digest.value(), timing=Timing())
+        reason = end.reason
+        self._ending = reason
+        if self.presence is not None:
+            self.presence.over()
+        try:
+            self._on_end(self, reason)
+        finally:
+            self.end = end
+            self._write(end)
+            self.attempts, self.turn = None, self.turn.remains()
+            self._on_ended(self)
+
+    def _describe(self, verdict: Verdict, attempts: Attempts) -> End:
+        """Return the end, proved to be JSON."""
         reason = self._ending or verdict.reason
         failure = verdict.failure if reason == "error" else None
         end = End(
@@ -179,18 +199,10 @@ class Run:
             timing=Timing(**self._timing, total=self._elapsed_ms()),
             metadata=verdict.metadata,
         )
-        if len(jsontext.dumps(end.metadata)) > METADATA_MAX_BYTES:
-            end = msgspec.structs.replace(end, metadata={"omitted": "too large"})
-        self._ending = reason
-        if self.presence is not None:
-            self.presence.over()
-        try:
-            self._on_end(self, reason)
-        finally:
-            self.end = end
-            self._write(end)
-            self.attempts, self.turn = None, self.turn.remains()
-            self._on_ended(self)
+        if len(jsontext.dumps(end)) > END_MAX_BYTES and end.usage is not None:
+            usage = msgspec.structs.replace(end.usage, details=None)
+            end = msgspec.structs.replace(end, usage=usage, metadata={"omitted": "too large"})
+        return end
 
     def _usage(self, verdict: Verdict, reason: str) -> Usage:
         """Return the upstream's counts, or our estimate where it told none or was cut off before it could."""

@@ -204,7 +204,10 @@ class Runs:
         self._sweep_later()
 
     def _keep_turn(self, turn: Turn, run: Run, reason: str) -> None:
-        if turn.conversation is None or reason not in KEPT_TURNS or run.attempts is None:
+        if turn.conversation is None or run.attempts is None:
+            return
+        if reason not in KEPT_TURNS:
+            self._conversations.lose(turn)
             return
         upstream_id = run.attempts.conversation_id
         if run.attempts.answering is not None:

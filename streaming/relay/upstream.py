@@ -3,10 +3,14 @@
 An Exchange (exchange.py) is one call; this file knows everything that calls share.
 """
 
+import contextlib
+import logging
+import socket
+import ssl
 import time
 from collections.abc import Callable
 from http.cookiejar import DefaultCookiePolicy
-from typing import Protocol
+from typing import Any, Protocol
 
 import gevent
 import msgspec
@@ -23,6 +27,7 @@ from streaming.wire.errors import Failure
 from streaming.wire.events import Event
 
 POOL_MAX_CONNECTIONS = 512  # kept for reuse; more may be open
+DEAD_CONNECTION_SECONDS = 1.0
 REFUSAL_MAX_BYTES = 64 * 1024  # an error page longer than this tells nothing more
 REFUSAL_READ_SECONDS = 2.0  # llama.cpp says `Connection: close` on errors and stays open
 
@@ -97,12 +102,18 @@ _connected = local()  # .milliseconds of the connect made by the current greenle
 
 
 class _Timed:
-    """Measures connecting, and so tells a new connection from a kept one."""
+    """Measures connecting, and so tells a new connection from a kept one; notes when the answer's first byte comes."""
 
     def connect(self) -> None:
         begun = time.monotonic()
         super().connect()  # type: ignore[misc]
         _connected.milliseconds = (time.monotonic() - begun) * 1000
+
+    def getresponse(self) -> Any:
+        sock = self.sock  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):  # what is wrong is told by the reading itself
+            _connected.byte_came = isinstance(sock, ssl.SSLSocket) or bool(sock.recv(1, socket.MSG_PEEK))
+        return super().getresponse()  # type: ignore[misc]
 
 
 class _TimedHTTPConnection(_Timed, HTTPConnection):
@@ -132,6 +143,7 @@ class Session:
     """The one HTTP client of the process."""
 
     def __init__(self) -> None:
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings quote URLs, and their queries hold keys
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy, netrc or CA variable may redirect prompts and keys by surprise
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -146,13 +158,17 @@ class Session:
         A kept connection may have died unnoticed: if it breaks before one byte has come, the call is made once more
         on a new one, as llama.cpp needs (it promises keep-alive and closes). Nothing else is retried here.
         """
+        begun = time.monotonic()
         try:
             return self._post(request, limits)
         except _DeadConnection:
+            # It shows at once; one that lived for a while had the request, and may have begun.
+            if time.monotonic() - begun > DEAD_CONNECTION_SECONDS:
+                raise Failure("upstream_truncated") from None
             return self._post(request, limits)
 
     def _post(self, request: Request, limits: Limits) -> Opened:
-        _connected.__dict__.pop("milliseconds", None)
+        _connected.__dict__.clear()
         try:
             response = self._session.post(
                 request.url,
@@ -174,8 +190,8 @@ class Session:
             return Failure("upstream_timeout")
         cause = error.args[0] if error.args else None
         if isinstance(cause, urllib3.exceptions.ProtocolError):  # the connection was there and broke
-            is_new = hasattr(_connected, "milliseconds")
-            return Failure("upstream_truncated") if is_new else _DeadConnection()
+            was_alive = hasattr(_connected, "milliseconds") or getattr(_connected, "byte_came", False)
+            return Failure("upstream_truncated") if was_alive else _DeadConnection()
         if isinstance(error, requests.ConnectionError):
             return Failure("upstream_unreachable", remedy="retry")
         return Failure("upstream_invalid")  # a URL or an answer that is no HTTP

@@ -90,6 +90,11 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
         except OSError:
             return False
 
+    def discard(self) -> None:
+        """Throw away what the client has sent."""
+        with contextlib.suppress(OSError):
+            self._sock.recv(64 * 1024)
+
 
 def _as_reset(error: OSError) -> OSError:
     """Make a client that vanished one that reset its connection: gunicorn logs everything else as an error of ours."""
@@ -99,19 +104,24 @@ def _as_reset(error: OSError) -> OSError:
 class PeerWatch:
     """Calls `gone(by_us=…)` once when the connection ends, although nothing is being sent on it.
 
-    A bare io watcher: a greenlet for each silent stream would cost ten times the memory.
+    `discard`: what the client goes on sending is thrown away (the connection ends with this answer anyway); otherwise
+    the watch ends with the first byte of its next request. A bare io watcher: a greenlet for each silent stream would
+    cost ten times the memory.
     """
 
-    def __init__(self, client: ClientSocket, gone: Callable[..., None]) -> None:
+    def __init__(self, client: ClientSocket, gone: Callable[..., None], *, discard: bool) -> None:
         self._client = client
+        self._discard = discard
         self._gone = gone
         self._watcher = get_hub().loop.io(client.fileno(), _READ)
         self._watcher.start(self._look)
 
     def _look(self) -> None:
-        # Readable for good: closed, or the next request is there already, which nobody reads before this one's end.
         there = self._client.peek()
-        self.close()
+        if there and self._discard:
+            self._client.discard()
+            return
+        self.close()  # readable for good: closed, or the next request, which nobody reads before this one's end
         if not there:
             self._gone(by_us=self.dropped)
 
@@ -126,10 +136,10 @@ class PeerWatch:
         self._watcher.close()
 
 
-def watch_peer(environ: dict[str, Any], gone: Callable[..., None]) -> PeerWatch | None:
+def watch_peer(environ: dict[str, Any], gone: Callable[..., None], *, discard: bool) -> PeerWatch | None:
     """Watch the client of a request whose body has been read; None where the server gives no socket to watch."""
     client = environ.get("gunicorn.socket")
-    return PeerWatch(client, gone) if isinstance(client, ClientSocket) else None
+    return PeerWatch(client, gone, discard=discard) if isinstance(client, ClientSocket) else None
 
 
 def reset_on_close(environ: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import secrets
 
 import gevent
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from streaming.web.streams import json_response
@@ -32,6 +33,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(Refusal, _refusal)
     app.register_error_handler(AskError, _ask_error)
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ParseException, _broken_body)
     app.register_error_handler(Exception, _internal)
 
 
@@ -86,6 +88,11 @@ def _http_error(error: HTTPException) -> Response:
     if allowed:
         response.headers["Allow"] = ", ".join(sorted(allowed))
     return response
+
+
+def _broken_body(error: ParseException) -> Response:
+    """gunicorn reads chunks only when the body is read, and so finds bad ones inside the app."""
+    return _refusal(Refusal("bad_request", "The request's body is badly chunked."))
 
 
 def _internal(error: Exception) -> Response:

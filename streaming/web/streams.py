@@ -16,7 +16,7 @@ from streaming.web.asking import query
 from streaming.web.connection import PeerWatch, reset_on_close, watch_peer
 from streaming.wire.answer import Answer
 from streaming.wire.errors import Refusal
-from streaming.wire.formats import BodyAborted, Format, Ndjson, Sse, Text, writes
+from streaming.wire.formats import HAPPY_ENDS, BodyAborted, Format, Ndjson, Sse, Text, writes
 
 log = logging.getLogger(__name__)
 
@@ -70,13 +70,20 @@ def respond(run: Run, after: int, name: str, settings: StreamSettings, id_prefix
         # 204 is the one answer that makes EventSource stop; elsewhere it is an empty stream.
         if name == "sse":
             return Response(status=204, headers={"X-Run-Id": run.id})
-        return streaming_response(iter(()), make_format(name, settings, ""), run.id)
+        return streaming_response(_nothing_more(run, name), make_format(name, settings, ""), run.id)
     format_ = make_format(name, settings, id_prefix)
     max_seconds = 0.0 if name == "text" else settings.stream_max_seconds
     cursor = run.follow(after)
-    watch = watch_peer(request.environ, partial(_leave, cursor))
+    watch = watch_peer(request.environ, partial(_leave, cursor), discard=True)
     body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds)
     return streaming_response(body, format_, run.id, on_close=partial(_leave, cursor, watch=watch))
+
+
+def _nothing_more(run: Run, name: str) -> Iterator[bytes]:
+    """The end was seen already. Plain text has no other way to say again that it was a bad one."""
+    yield b""
+    if name == "text" and run.end is not None and run.end.reason not in HAPPY_ENDS:
+        raise _aborted()
 
 
 def _leave(cursor: Cursor, *, by_us: bool = False, watch: PeerWatch | None = None) -> None:
@@ -90,7 +97,7 @@ def _leave(cursor: Cursor, *, by_us: bool = False, watch: PeerWatch | None = Non
 def subscribed(run: Run) -> Iterator[Cursor]:
     """Be a subscriber of the run inside a `with` block, as long as the client of the current request is there."""
     cursor = run.follow(run.last_seq)
-    watch = watch_peer(request.environ, partial(_leave, cursor))
+    watch = watch_peer(request.environ, partial(_leave, cursor), discard=False)
     try:
         yield cursor
     finally:

@@ -16,7 +16,7 @@ MAX_WRITE_BYTES = 8 * 1024
 """Waiting events leave together, in writes so small that a stuck subscriber, which holds one twice (gunicorn copies it
 into a chunk), costs next to nothing. The contract allows 64 KiB."""
 
-_HAPPY_ENDS = {"done", "stopped", "paused"}
+HAPPY_ENDS = {"done", "stopped", "paused"}
 
 
 class BodyAborted(Exception):
@@ -105,7 +105,7 @@ class Text:
             return msgspec.json.decode(entry.data, type=_TokenText).text.encode()
         if entry.type == "replace":
             raise BodyAborted("the text so far was replaced")
-        if entry.type == "end" and msgspec.json.decode(entry.data, type=_EndReason).reason not in _HAPPY_ENDS:
+        if entry.type == "end" and msgspec.json.decode(entry.data, type=_EndReason).reason not in HAPPY_ENDS:
             raise BodyAborted("the run did not end well")
         return b""
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from streaming.relay.runs import Caller, Runs
@@ -53,6 +54,19 @@ def test_the_last_turn_can_be_replaced_but_a_failed_attempt_leaves_it() -> None:
         assert last_messages(upstream) == ["a", "A", "b2"]
         ask(all_runs, "c", conversation_id)
         assert last_messages(upstream) == ["a", "A", "b2", "B2", "c"]
+
+
+def test_replacing_a_turn_that_failed_does_not_cost_the_one_before() -> None:
+    with scripted(echo) as upstream, runs(openai(upstream.url)) as all_runs:
+        conversation_id = ask(all_runs, "a")
+        upstream.script = lambda call: call.answer(500, b"{}")
+        ask(all_runs, "b", conversation_id)
+        ask(all_runs, "b", conversation_id, replace_last=True)
+        upstream.script = echo
+        ask(all_runs, "b", conversation_id, replace_last=True)
+        assert last_messages(upstream) == ["a", "A", "b"]
+        ask(all_runs, "b2", conversation_id, replace_last=True)
+        assert last_messages(upstream) == ["a", "A", "b2"]
 
 
 def test_only_the_newest_turns_are_kept() -> None:
@@ -217,3 +231,18 @@ def test_dify_apps_without_conversations_make_none(mode: str) -> None:
 
     with scripted(script) as upstream, runs(dify(upstream.url, mode)) as all_runs:
         assert ask(all_runs, "a") is None
+
+
+def test_an_ended_run_keeps_neither_prompt_nor_history() -> None:
+    """It is kept for an hour, and only its log's bytes are counted."""
+    with scripted(echo) as upstream, runs(openai(upstream.url)) as all_runs:
+        long_question = "a question" + " and so on" * 50_000
+        run = all_runs.start(Ask(prompt=long_question), CALLER)
+        conversation_id = run.turn.conversation_id
+        ended(run)
+        assert run.attempts is None
+        assert len(msgspec.json.encode(run.turn)) < 20_000
+        assert run.turn.context.messages[-1].text().startswith("a question")  # the page still shows it
+        assert run.turn.conversation_id == conversation_id
+        ask(all_runs, "b", conversation_id)
+        assert last_messages(upstream) == [long_question, long_question.upper(), "b"]

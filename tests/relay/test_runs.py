@@ -437,6 +437,33 @@ def test_a_bug_inside_becomes_an_internal_error_with_one_end(caplog: pytest.LogC
     assert "run failed inside the relay" in caplog.text
 
 
+@pytest.mark.parametrize(
+    "last",
+    [
+        b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":true,"id":"a"}]},"finish_reason":"stop"}]}\n\n',
+        b'data: {"choices":[{"finish_reason":"stop"}],"usage":{"prompt_tokens":%s,"completion_tokens":1}}\n\n'
+        % (b"9" * 4300),
+        b'data: {"choices":[{"finish_reason":"stop"}],"usage":{"total_tokens":1,"x":%s"\\ud800"%s}}\n\n'
+        % (b"[" * 600, b"]" * 600),
+        b'data: {"choices":[{"finish_reason":"stop"}],"usage":{"total_tokens":1,"x":"%s"}}\n\n' % (b"x" * 900_000),
+    ],
+)
+def test_whatever_an_upstream_says_last_there_is_one_end_and_it_is_small(last: bytes) -> None:
+    def script(call: Call) -> None:
+        call.start()
+        call.chunk(token_chunk("a") + last + DONE)
+        call.finish()
+
+    with scripted(script) as upstream, runs(openai(upstream.url)) as all_runs:
+        run = all_runs.start(ASK, CALLER)
+        ended(run)
+        seen = entries(run)
+        assert [entry.type for entry in seen].count("end") == 1
+        assert len(seen[-1].data) < 300_000
+        assert run.answer().text == "a"
+        assert all_runs.counts()["unfinished"] == 0
+
+
 def test_closing_ends_what_runs_as_interrupted() -> None:
     with scripted(held) as upstream, runs(openai(upstream.url)) as all_runs:
         run = all_runs.start(ASK, CALLER)

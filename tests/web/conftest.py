@@ -32,7 +32,7 @@ def _upstream() -> Iterator[ScriptedUpstream]:
 @pytest.fixture(scope="session")
 def _relay(_upstream: ScriptedUpstream) -> Iterator[Relay]:
     with relay(UPSTREAM="openai", UPSTREAM_URL=_upstream.url, UPSTREAM_MODEL="m", **SETTINGS) as server:
-        with nothing_kept(server, upstream_port=_upstream.port):
+        with nothing_kept(server, kept_to=[_upstream.port]):
             yield server
 
 

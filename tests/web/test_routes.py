@@ -422,6 +422,33 @@ def test_a_prefetch_costs_nothing(header: dict[str, str], server: Relay, upstrea
     assert upstream.calls == []
 
 
+FORM = "Content-Type: application/x-www-form-urlencoded"
+BROKEN_BODIES = {  # headers, and all that arrives of the body before the client half-closes
+    "half a form": (f"{FORM}\r\nContent-Length: 40", b"prompt=secret"),
+    "half a JSON object": ("Content-Type: application/json\r\nContent-Length: 40", b'{"prompt": "secret"}'),
+    "half a multipart form": (
+        "Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 200",
+        b'--x\r\nContent-Disposition: form-data; name="prompt"\r\n\r\nsecret\r\n--x--\r\n',
+    ),
+    "no last chunk": (f"{FORM}\r\nTransfer-Encoding: chunked", b"d\r\nprompt=secret\r\n"),
+    "half a last chunk": (f"{FORM}\r\nTransfer-Encoding: chunked", b"d\r\nprompt=secret\r\n0\r\n"),
+    "a wrong chunk size": (f"{FORM}\r\nTransfer-Encoding: chunked", b"secret\r\nprompt=secret\r\n0\r\n\r\n"),
+    "no chunk's end": (f"{FORM}\r\nTransfer-Encoding: chunked", b"7\r\nprompt=secret\r\n0\r\n\r\n"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN_BODIES)
+def test_half_a_body_never_asks_half_a_question(case: str, server: Relay, upstream: ScriptedUpstream) -> None:
+    headers, body = BROKEN_BODIES[case]
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(f"POST /runs HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        response = read_head(connection)
+        assert (response.status, response.json()["error"]["code"]) == (400, "bad_request")
+    assert upstream.calls == []
+    assert "secret" not in server.log()
+
+
 def test_a_refused_upload_reads_the_answer_not_a_reset(server: Relay) -> None:
     """The client is still writing when the refusal is made."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
@@ -432,6 +459,26 @@ def test_a_refused_upload_reads_the_answer_not_a_reset(server: Relay) -> None:
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(b"a" * 100_000)
         assert read_head(connection).status == 413
+
+
+@pytest.mark.parametrize("chunks", [b"zz\r\nabc\r\n0\r\n\r\n", b"-1\r\nabc\r\n0\r\n\r\n", b"3\r\nabcX\r\n0\r\n\r\n"])
+@pytest.mark.parametrize("content_type", ["application/json", "application/x-www-form-urlencoded"])
+def test_a_badly_chunked_body_is_the_clients_mistake(chunks: bytes, content_type: str, server: Relay) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        head = f"POST /runs HTTP/1.1\r\nHost: x\r\nContent-Type: {content_type}\r\nTransfer-Encoding: chunked\r\n\r\n"
+        connection.sendall(head.encode() + chunks)
+        assert read_head(connection).status == 400
+    assert "Traceback" not in server.log()
+
+
+def test_a_failed_text_looks_failed_to_one_who_comes_back_too(server: Relay, upstream: ScriptedUpstream) -> None:
+    upstream.script = broken
+    with request(f"{server.url}/stream?prompt=hi&format=text") as text:
+        run_id = text.headers["x-run-id"]
+        text.body()
+    last = snapshot(server, run_id)["seq"]
+    with request(f"{server.url}/runs/{run_id}/events?format=text&after={last}") as again:
+        assert (again.body(), again.complete) == (b"", False)
 
 
 def test_an_idempotency_key_is_checked(server: Relay) -> None:

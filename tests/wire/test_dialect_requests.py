@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from streaming.wire.ask import Ask, AskError, Context, Message, Options
-from streaming.wire.dialects.dify import MODES, Dify
+from streaming.wire.dialects.dify import Dify
 from streaming.wire.dialects.http import endpoint
 from streaming.wire.dialects.openai import OpenAI
 
@@ -280,7 +280,3 @@ def test_a_field_that_the_upstream_does_not_have_is_refused_by_name(
 )
 def test_a_field_that_the_upstream_has_passes(dialect: OpenAI | Dify, ask: Ask) -> None:
     dialect.check(ask)
-
-
-def test_the_modes_are_difys_three_families_of_apps() -> None:
-    assert MODES == ("chat", "completion", "workflow")

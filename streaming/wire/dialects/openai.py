@@ -18,6 +18,7 @@ from streaming.wire.errors import Failure
 from streaming.wire.events import Event, Reasoning, Token, ToolCall, Usage
 from streaming.wire.sse import ServerSentEvent
 
+MAX_COUNT = 2**53  # what every JSON reader can hold; more is no count of tokens
 _QUOTA_CODES = {"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached"}
 _CALLERS_FAULT_CODES = {"context_length_exceeded", "string_above_max_length", "content_filter"}
 _CALLERS_FAULT_TYPES = {"exceed_context_size_error"}  # llama.cpp
@@ -189,7 +190,7 @@ def usage_of(details: dict[str, Any] | None) -> Usage | None:
     if not details:
         return None
     counts = [details.get(key) for key in ("prompt_tokens", "completion_tokens", "total_tokens")]
-    prompt, completion, total = (count if type(count) is int and count >= 0 else None for count in counts)
+    prompt, completion, total = (count if type(count) is int and 0 <= count <= MAX_COUNT else None for count in counts)
     if not (prompt or completion or total):
         return None
     if total is None and prompt is not None and completion is not None:

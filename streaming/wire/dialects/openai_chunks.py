@@ -102,7 +102,7 @@ def _choice_of(value: dict[str, Any]) -> Choice:
 
 def _of(type_: type[Any], value: dict[str, Any], key: str) -> Any:
     item = value.get(key)
-    return item if isinstance(item, type_) else None
+    return item if type(item) is type_ else None  # not isinstance: True would pass for 1
 
 
 def _list(value: dict[str, Any], key: str) -> list[Any]:
