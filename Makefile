@@ -1,7 +1,7 @@
 # `make run` and `make test` set up everything they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-.PHONY: help run test test-real check format lock clean setup setup-dev
+.PHONY: help run test soak test-real check format lock clean setup setup-dev
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,6 +14,9 @@ test: setup-dev ## all tests but the real upstreams: unit, live processes, fault
 	@scripts/ensure-tools
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q tests/browser --confcutdir=tests/browser
+
+soak: setup-dev ## mixed traffic with faults; SECONDS=1800 unless told otherwise
+	$(BIN)/python -m tests.faults.soak --seconds $(or $(SECONDS),1800)
 
 test-real: setup-dev ## tests against a real engine and a real mock server (compiles once, several minutes)
 	@scripts/test-real
