@@ -37,7 +37,7 @@ def answer_pieces(prompt: str, *, keep: bool = False) -> list[bytes]:
 
 
 class Model:
-    """The upstream's script: the whole answer, one write a piece. `calls` counts by prompt; `keep` its connections."""
+    """The upstream's script: whole answers. `calls` counts by prompt; `keep`: its connections stay open."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self.calls: Counter[str] = Counter()
@@ -46,12 +46,14 @@ class Model:
     def __call__(self, call: Call) -> None:
         prompt = json.loads(call.body)["messages"][-1]["content"]
         self.calls[prompt] += 1
+        pieces = answer_pieces(prompt, keep=self._keep)
+        if self._keep:  # in one piece, so that the connection is free again when the run ends
+            return call.send(b"".join(pieces))
         pace_seconds = random.Random(prompt).choice([0, 0.003])  # half of them come in many reads
-        for piece in answer_pieces(prompt, keep=self._keep):
+        for piece in pieces:
             call.send(piece)
             time.sleep(pace_seconds)
-        if not self._keep:
-            call.connection.close()
+        return call.connection.close()
 
 
 def side_by_side(cases: Sequence[AnyCase], do: Callable[[int, AnyCase], None], slots: int = SLOTS) -> None:

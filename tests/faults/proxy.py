@@ -47,6 +47,9 @@ class Link:
         self._lock = threading.Lock()
         for each in self._sockets:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def start(self) -> None:
+        """Begin to pass bytes on."""
         for thread in self._threads:
             thread.start()
 
@@ -156,7 +159,9 @@ class Proxy:
             except OSError:
                 client.close()
                 continue
-            self.links.append(Link(client, server, fault))
+            link = Link(client, server, fault)
+            self.links.append(link)
+            link.start()
 
     def close(self) -> None:
         """Refuse new connections and reset those that are open."""

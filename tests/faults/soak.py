@@ -41,11 +41,9 @@ SETTINGS = {
 }
 WARM_UP_SHARE = 0.3  # of the time: until then pools fill and the allocator finds its size
 NOISE_MB = 10.0
-"""What the allocator's fragments make of the same load at two moments. A leak of one stream's 50 KB is 2 MB in the
-first second already."""
-REMEMBERED_BYTES = 1000
-"""What a run leaves for an hour by design, and bounded in number or bytes: its id for the 410, its conversation or
-its idempotency key."""
+"""What the allocator's fragments make of the same load at two moments (7 MB seen in a minute, 0 after that)."""
+REMEMBERED_BYTES = 500
+"""What a run leaves for an hour by design, and bounded: its id for the 410, sometimes its idempotency key."""
 WRONG_WORDS = ("ERROR", "CRITICAL", "Traceback")
 GIVE_UP_VIOLATIONS = 10
 

@@ -102,7 +102,8 @@ def get(target: str, marker: str) -> tuple[str, str]:
 def silent_relay(**settings: str) -> Iterator[tuple[Relay, ScriptedUpstream, Silence]]:
     silence = Silence()
     with scripted(silence) as upstream:
-        settings = {"UPSTREAM": "openai", "UPSTREAM_URL": upstream.url, "UPSTREAM_MODEL": "m", **settings}
+        patient = {"IDLE_TIMEOUT_SECONDS": "300"}  # the upstream's silence ends nothing here
+        settings = {"UPSTREAM": "openai", "UPSTREAM_URL": upstream.url, "UPSTREAM_MODEL": "m", **patient, **settings}
         with relay(**settings) as server:
             yield server, upstream, silence
 
