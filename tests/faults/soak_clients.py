@@ -304,7 +304,7 @@ CLIENTS: dict[Callable[[World, random.Random], None], int] = {
     cutter: 20,
     stopper: 8,
     vanisher: 8,
-    stuck: 6,
+    stuck: 3,
     repeater: 5,
     elsewhere: 3,
     unlucky: 2,
