@@ -130,6 +130,7 @@ class Call:
     def send(self, data: bytes) -> None:
         """Write raw bytes to the connection."""
         self.connection.sendall(data)
+        time.sleep(0)  # gevent lets others run only when a write must wait: a fast relay would starve its own reader
 
     def start(self, *, chunked: bool = True, content_type: str = "text/event-stream") -> None:
         """Write the headers of a streaming answer."""
@@ -172,7 +173,8 @@ class ScriptedUpstream:
         self.calls: list[Call] = []
         self.script = script
         self._arrived: queue.Queue[Call] = queue.Queue()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        # Python's 128 overflow when 1,000 runs begin while this process waits for its turn: the kernel resets the rest.
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
         self._connections: list[socket.socket] = []
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"

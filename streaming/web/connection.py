@@ -40,9 +40,11 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
             return
         self.setsockopt(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
         probe_seconds = max(1, int(user_timeout_seconds / 2))
-        self.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
-        self.setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPIDLE, probe_seconds)
+        # In this order. A connection that has waited in the backlog is due for its first probe the moment KEEPIDLE is
+        # set, and the second one follows after what KEEPINTVL is then: 75 s (seen once in 1,000 clients).
         self.setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPINTVL, probe_seconds)
+        self.setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPIDLE, probe_seconds)
+        self.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
 
     def recv(self, *args: Any) -> Any:
         """Receive."""

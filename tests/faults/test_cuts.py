@@ -69,6 +69,7 @@ class Subscriber:
         self._run_id = response.headers["x-run-id"]
         data = b"".join(response.chunks()) + response.rest  # `rest`: of a chunk that was cut
         self.events += whole_events(self._case.format_name, data)
+        assert not response.complete or self.events[-1][1] == "end"  # a cut never passes for an ending
 
     def _ask(self) -> Response:
         case, query = self._case, f"format={self._case.format_name}"

@@ -38,9 +38,10 @@ class Bulk:
     """A script: one token, then at the word `begin` all others but the last, then at the word `finish` the rest."""
 
     def __init__(self) -> None:
-        self.begin, self.finish = threading.Event(), threading.Event()
+        self.called, self.begin, self.finish = threading.Event(), threading.Event(), threading.Event()
 
     def __call__(self, call: Call) -> None:
+        self.called.set()
         call.start()
         call.chunk(token_chunk(token(0)))
         self.begin.wait(300)
@@ -97,12 +98,13 @@ def stuck_clients(address: tuple[str, int] | str, run_id: str, count: int) -> It
 
 @contextmanager
 def bulk_relay(**settings: str) -> Iterator[tuple[Relay, Bulk, str]]:
-    """A fresh relay with one run that has said its first token."""
+    """A fresh relay with one run whose upstream has been called."""
     bulk = Bulk()
     with scripted(bulk) as upstream:
         with relay(UPSTREAM="openai", UPSTREAM_URL=upstream.url, UPSTREAM_MODEL="m", **BULK, **settings) as server:
             with request(f"{server.url}/runs", "POST", json_body={"prompt": "hi", "on_disconnect": "finish"}) as made:
                 run_id = made.json()["run_id"]
+            assert bulk.called.wait(30)  # from here on the run opens no further socket
             yield server, bulk, run_id
 
 

@@ -155,7 +155,6 @@ def test_a_thousand_clients_that_leave_in_silence_are_noticed_before_any_heartbe
         assert_abandoned(server, run_ids[:: CROWD // 20])
 
 
-@pytest.mark.unsettled
 @pytest.mark.timeout(240)
 def test_a_thousand_clients_that_vanish_without_a_fin_are_noticed_by_the_kernel() -> None:
     settings = {"HEARTBEAT_SECONDS": "0.5", "WRITE_TIMEOUT_SECONDS": "2", "DISCONNECT_GRACE_SECONDS": "0.5"}
