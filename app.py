@@ -24,7 +24,8 @@ from streaming.settings import Settings, SettingsError
 from streaming.upstream_settings import UpstreamSettings
 from streaming.web import errors
 from streaming.web.page import page
-from streaming.web.routes import Relay, routes
+from streaming.web.relay import Relay
+from streaming.web.routes import routes
 from streaming.web.streams import StreamSettings
 from streaming.wire.dialects import Dialect
 from streaming.wire.dialects.dify import Dify

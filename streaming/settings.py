@@ -7,12 +7,13 @@ name tells how its text is read. Only from_env checks: code that builds Settings
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, get_type_hints
+from typing import Annotated, Literal, get_type_hints
 
 from msgspec import Meta
 
 from streaming import upstream_settings, values
 from streaming.upstream_settings import UpstreamSettings
+from streaming.wire.ask import FlushMs
 
 UpToAnHour = Annotated[float, Meta(gt=0, le=3600)]
 UpToADay = Annotated[float, Meta(gt=0, le=86_400)]
@@ -53,6 +54,9 @@ class Settings:
     write_timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] = 30.0
     shutdown_grace_seconds: Annotated[float, Meta(ge=4, le=3600)] = 30.0  # the platform's
     stream_max_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0  # of one response; 0 = never
+    flush_ms: FlushMs = 0  # how long tokens may wait for each other; 0 = each leaves at once
+    compress: Literal["auto", "all", "off"] = "auto"  # auto: what nobody waits for token by token
+    ws_idle_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 300.0  # a WebSocket without a run and without a word
 
     connect_timeout_seconds: UpToAnHour = 5.0
     idle_timeout_seconds: UpToAnHour = 60.0  # no byte from the upstream
@@ -67,6 +71,7 @@ class Settings:
     conversation_ttl_seconds: UpToAYear = 86_400.0  # after the last turn
     conversation_max_turns: Count = 50  # the oldest go first: each turn sent again is paid again
     max_body_bytes: Size = 1 << 20  # of a request
+    max_upload_bytes: Size = 15 << 20  # of a file for Dify
 
     @property
     def bind(self) -> str:

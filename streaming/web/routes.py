@@ -1,49 +1,18 @@
 """The HTTP interface to runs."""
 
-from flask import Blueprint, Request, Response, current_app, render_template, request
+from flask import Blueprint, Request, Response, render_template, request
 
 from streaming.relay.run import Run
-from streaming.relay.runs import Caller, Runs
 from streaming.web import resuming
 from streaming.web.asking import read_ask, read_body
-from streaming.web.streams import StreamSettings, json_answer, json_response, negotiated, respond, subscribed
+from streaming.web.relay import current_caller, current_relay
+from streaming.web.streams import json_answer, json_response, negotiated, respond, subscribed
 from streaming.wire.errors import Refusal
 
 STOP_WAIT_SECONDS = 5.0
 COME_BACK_SECONDS = 2  # Retry-After of a 202
 
 routes = Blueprint("relay", __name__)
-
-
-class Relay:
-    """What the routes work with; create_app puts it into the app's extensions."""
-
-    def __init__(
-        self,
-        *,
-        runs: Runs,
-        stream_settings: StreamSettings,
-        chat_wait_seconds: float,
-        write_timeout_seconds: float,
-        shutdown_grace_seconds: float,
-        crowded_at_connections: int,
-    ) -> None:
-        self.runs = runs
-        self.stream_settings = stream_settings
-        self.chat_wait_seconds = chat_wait_seconds
-        self.write_timeout_seconds = write_timeout_seconds
-        self.shutdown_grace_seconds = shutdown_grace_seconds
-        self._crowded_at_connections = crowded_at_connections
-
-    def count_connections(self, number: int) -> None:
-        """Take note of how many clients are connected; close to the limit only resumes are let in."""
-        self.runs.crowded = number >= self._crowded_at_connections
-
-
-def _relay() -> Relay:
-    relay = current_app.extensions["sluice"]
-    assert isinstance(relay, Relay)
-    return relay
 
 
 @routes.route("/stream", methods=["GET", "POST"])
@@ -55,7 +24,7 @@ def stream() -> Response:
 
 
 def _resume(cursor: str) -> Response:
-    relay, name = _relay(), negotiated(request)
+    relay, name = current_relay(), negotiated(request)
     read_body(request)  # unread, it would look like a client that goes on talking, and its leaving would go unseen
     run_id, after = resuming.stream_cursor(cursor)
     try:
@@ -68,19 +37,19 @@ def _resume(cursor: str) -> Response:
 
 
 def _start_stream() -> Response:
-    relay, name = _relay(), negotiated(request)
+    relay, name = current_relay(), negotiated(request)
     ask = read_ask(request)
     if ask.response_mode == "blocking":
         name = "json"
-    run = relay.runs.start(ask, Caller())
+    run = relay.runs.start(ask, current_caller())
     return respond(run, 0, name, relay.stream_settings, id_prefix=f"{run.id}.")
 
 
 @routes.post("/chat")
 def chat() -> Response:
     """Ask and wait for the whole answer; a browser's form gets a page."""
-    relay = _relay()
-    run = relay.runs.start(read_ask(request), Caller())
+    relay = current_relay()
+    run = relay.runs.start(read_ask(request), current_caller())
     with subscribed(run) as cursor:
         ended = run.wait_end(relay.chat_wait_seconds)
         cursor.close(by_us=True)
@@ -117,7 +86,7 @@ def _come_back(run: Run) -> Response:
 @routes.post("/runs")
 def start() -> Response:
     """Start a run and say where it can be followed and stopped."""
-    run = _relay().runs.start(read_ask(request), Caller())
+    run = current_relay().runs.start(read_ask(request), current_caller())
     body = {
         "run_id": run.id,
         "conversation_id": run.turn.conversation_id,
@@ -135,7 +104,7 @@ def events(run_id: str) -> Response:
     """Follow a run from any point, in any format."""
     _refuse_what_nobody_reads(request)
     read_body(request)
-    relay = _relay()
+    relay = current_relay()
     run = relay.runs.get(run_id)
     return respond(run, resuming.events_cursor(request, run), negotiated(request), relay.stream_settings)
 
@@ -143,7 +112,7 @@ def events(run_id: str) -> Response:
 @routes.get("/runs/<run_id>")
 def snapshot(run_id: str) -> Response:
     """Return what there is so far."""
-    run = _relay().runs.get(run_id)
+    run = current_relay().runs.get(run_id)
     if run.presence is not None:
         run.presence.seen()
     if _wants_page(request):
@@ -154,7 +123,7 @@ def snapshot(run_id: str) -> Response:
 @routes.post("/runs/<run_id>/stop")
 def stop(run_id: str) -> Response:
     """Stop a run and return its end; 202 where the upstream takes its time."""
-    run = _relay().runs.get(run_id)
+    run = current_relay().runs.get(run_id)
     run.end_early("stopped")
     if not run.wait_end(STOP_WAIT_SECONDS):
         return _come_back(run)
@@ -164,7 +133,7 @@ def stop(run_id: str) -> Response:
 @routes.get("/upstreams")
 def upstreams() -> Response:
     """Return what can be asked; the first one is the default."""
-    known = _relay().runs.upstreams
+    known = current_relay().runs.upstreams
     return json_response(
         {"upstreams": [{"name": each.name, "dialect": each.dialect_name, "model": each.model} for each in known]}
     )
@@ -179,7 +148,7 @@ def healthz() -> Response:
 @routes.get("/readyz")
 def readyz() -> Response:
     """Ready for new runs; 503 while draining."""
-    runs = _relay().runs
+    runs = current_relay().runs
     status = "draining" if runs.draining else "ready"
     return json_response({"status": status, "runs": runs.counts()}, 503 if runs.draining else 200)
 

@@ -16,7 +16,8 @@ from streaming.web.asking import query
 from streaming.web.connection import PeerWatch, reset_on_close, watch_peer
 from streaming.wire.answer import Answer
 from streaming.wire.errors import Refusal
-from streaming.wire.formats import HAPPY_ENDS, BodyAborted, Format, Ndjson, Sse, Text, writes
+from streaming.wire.formats import HAPPY_ENDS, BodyAborted, Format, writes
+from streaming.wire.formats.native import Ndjson, Sse, Text
 
 log = logging.getLogger(__name__)
 
@@ -71,8 +72,17 @@ def respond(run: Run, after: int, name: str, settings: StreamSettings, id_prefix
         if name == "sse":
             return Response(status=204, headers={"X-Run-Id": run.id})
         return streaming_response(_nothing_more(run, name), make_format(name, settings, ""), run.id)
-    format_ = make_format(name, settings, id_prefix)
     max_seconds = 0.0 if name == "text" else settings.stream_max_seconds
+    return stream_run(run, after, make_format(name, settings, id_prefix), settings, max_seconds=max_seconds)
+
+
+def stream_run(
+    run: Run, after: int, format_: Format, settings: StreamSettings, *, max_seconds: float = 0.0
+) -> Response:
+    """Return a response that shows the run from behind event `after`; `max_seconds` 0 = to its end.
+
+    While the body is sent, the current client is a subscriber of the run: it counts for `on_disconnect`.
+    """
     cursor = run.follow(after)
     watch = watch_peer(request.environ, partial(_leave, cursor), discard=True)
     body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds)

@@ -15,7 +15,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from streaming.web.connection import ClientSocket
 from streaming.web.refusing import refuse
-from streaming.web.routes import Relay
+from streaming.web.relay import Relay
 
 LOOK_SECONDS = 0.25  # stock gunicorn notices a SIGTERM after up to 1 s
 LAST_SECONDS = 1.0  # for upstreams' stop calls, and then for clients to read the rest; a tenth of a short grace

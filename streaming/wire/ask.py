@@ -10,6 +10,7 @@ from msgspec import Meta
 
 # Each limit stops one request from costing more than a person's question can need; MAX_BODY_BYTES bounds the sum.
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
+FlushMs = Annotated[int, Meta(ge=0, le=5000)]
 Content = str | list[dict[str, Any]]  # text, or OpenAI's content parts
 
 
@@ -56,6 +57,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     files: Annotated[list[dict[str, Any]], Meta(max_length=20)] | None = None  # Dify
     options: Options | None = None
     on_disconnect: Literal["grace", "finish", "cancel"] = "grace"
+    flush_ms: FlushMs | None = None  # for this response; None = the relay's setting
     idempotency_key: Name | None = None
     response_mode: Literal["streaming", "blocking"] | None = None  # Dify's word; blocking = one JSON answer
 

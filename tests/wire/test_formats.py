@@ -27,7 +27,8 @@ from streaming.wire.events import (
     Upstream,
     Usage,
 )
-from streaming.wire.formats import MAX_WRITE_BYTES, BodyAborted, Format, Ndjson, Sse, Text, writes
+from streaming.wire.formats import MAX_WRITE_BYTES, BodyAborted, Format, writes
+from streaming.wire.formats.native import Ndjson, Sse, Text
 from streaming.wire.sse import Comment, Decoder, ServerSentEvent
 
 HARD = 'a\u2028b\u2029c\u0085d\0e\r\nf\rg"h\\i👨\u200d👩\u200d👧\ufeff\x7f €'
