@@ -115,7 +115,10 @@ def relay(open_files: int | None = None, **settings: str) -> Iterator[Relay]:
 
 
 class Call:
-    """One request that reached the upstream. The script writes to it; `closed` is set when the relay hangs up."""
+    """One request that reached the upstream. The script writes to it.
+
+    `closed` is set when the relay hangs up, `finished` when a chunked answer was written to its end.
+    """
 
     def __init__(self, connection: socket.socket, head: bytes, body: bytes) -> None:
         self.connection = connection
@@ -126,6 +129,7 @@ class Call:
             for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.MULTILINE)
         }
         self.closed = threading.Event()
+        self.finished = threading.Event()
 
     def send(self, data: bytes) -> None:
         """Write raw bytes to the connection."""
@@ -144,6 +148,7 @@ class Call:
     def finish(self) -> None:
         """Write the last HTTP chunk."""
         self.send(b"0\r\n\r\n")
+        self.finished.set()
 
     def answer(self, status: int, body: bytes, headers: str = "Content-Type: application/json") -> None:
         """Write a whole answer."""

@@ -90,7 +90,7 @@ def work(world: World, seed: str) -> None:
         except LeftOut as why:
             world.left_out[f"{client.__name__}: {why}"] += 1
         except Exception:
-            world.violations.append(f"{client.__name__}: {traceback.format_exc(limit=-4)}")
+            world.violations.append(f"{client.__name__}: {traceback.format_exc(limit=-8)}")
 
 
 def traffic(world: World, seconds: float, seed: int, meter: Meter, upstreams: list[ScriptedUpstream]) -> list[Sample]:

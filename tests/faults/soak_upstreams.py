@@ -141,6 +141,9 @@ class Dify:
         self._stopped: dict[str, threading.Event] = {}
 
     def __call__(self, call: Call) -> None:
+        if call.method == "GET":  # what the app is like: it has nothing to tell
+            call.answer(404, b"{}")
+            return
         if call.path.endswith("/stop"):
             stopped = self._stopped.get(call.path.split("/")[-2])
             if stopped is not None:

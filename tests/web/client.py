@@ -98,10 +98,11 @@ def request(
     body: bytes | None = None,
     json_body: object = None,
     headers: dict[str, str] | None = None,
+    patience_seconds: float = WAIT_SECONDS,
 ) -> Response:
-    """Send one request on a new connection and read the response's head."""
+    """Send one request on a new connection and read the response's head; `patience_seconds`: for each read."""
     parts = urlsplit(url)
-    connection = socket.create_connection((parts.hostname, parts.port), timeout=WAIT_SECONDS)
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=patience_seconds)
     lines = {"Host": parts.netloc, **(headers or {})}
     if json_body is not None:
         body = json.dumps(json_body).encode()
