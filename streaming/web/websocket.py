@@ -1,0 +1,50 @@
+"""`GET /ws`: the WebSocket's handshake. What is said on it afterwards is ws_session's business."""
+
+import flask_sock
+from flask import Blueprint, Request, Response, request
+from wsproto.frame_protocol import CloseReason
+
+from streaming.web.relay import current_caller, current_relay
+from streaming.web.ws_session import Session
+from streaming.web.ws_socket import BoundedServer
+from streaming.wire.errors import Refusal
+
+websocket = Blueprint("websocket", __name__)
+
+
+def turned_away(request: Request) -> str | None:
+    """Return why this client may not stay, None where it may.
+
+    Browsers let any page open a socket anywhere, with the visitor's cookies: here an own page, or what is no browser,
+    is welcome. Keys and other origins are to be looked at here too; a browser can send a key only as a subprotocol,
+    or in its first message.
+    """
+    origin = request.headers.get("Origin")
+    if origin is None or _bare(origin.partition("://")[2]) == _bare(request.host):
+        return None
+    return "Pages of this origin may not use this relay."
+
+
+def _bare(host: str) -> str:
+    """Return a host without its default port, which one side writes and the other does not."""
+    return host.lower().removesuffix(":80").removesuffix(":443")
+
+
+def serve(socket: BoundedServer) -> None:
+    """Serve one socket that has opened; one that may not stay learns why (a refused handshake tells pages nothing)."""
+    relay, refused = current_relay(), turned_away(request)
+    if refused:
+        socket.close(CloseReason.POLICY_VIOLATION, refused)
+        socket.await_close()
+    else:
+        Session(socket, relay, current_caller()).serve()
+
+
+@websocket.get("/ws")
+def plain_http() -> Response:
+    """Refuse what is no WebSocket."""
+    raise Refusal("bad_request", "This address speaks WebSocket; over plain HTTP there is POST /stream.")
+
+
+flask_sock.Server = BoundedServer  # type: ignore[assignment,attr-defined]  # Flask-Sock has no other way to bring one's own
+flask_sock.Sock().route("/ws", bp=websocket)(serve)
