@@ -8,8 +8,8 @@ Reader.verdict, complete, eof()               how it ended
 Reader.stop_request() -> Request | None       how to stop it
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -19,12 +19,20 @@ from streaming.wire.events import Event, Usage
 from streaming.wire.sse import ServerSentEvent
 
 
+class Pieces(Protocol):
+    """A long body; its `len` is in bytes. Iterated from the beginning each time: a call may be made once more."""
+
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __len__(self) -> int: ...
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One POST to an upstream: an absolute URL, headers, and a JSON body."""
+    """One call to an upstream: an absolute URL, headers, and a body (JSON, or an upload)."""
 
     url: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes | Pieces = b""
+    method: Literal["GET", "POST"] = "POST"
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +88,10 @@ class Dialect(Protocol):
     @property
     def model(self) -> str | None:
         """The model that is asked for, None where that is the upstream's own business."""
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Which others a caller may choose; "*" = any."""
 
     def check(self, ask: Ask) -> None:
         """Raise AskError where the ask needs something this upstream does not have."""

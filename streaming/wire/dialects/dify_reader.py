@@ -17,11 +17,22 @@ from streaming.wire.errors import Failure
 from streaming.wire.events import Event, File, Usage
 from streaming.wire.sse import ServerSentEvent
 
-_TASK_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # it goes into a URL: nothing that could change the path
+_ID = re.compile(r"[A-Za-z0-9_-]{1,128}\Z")  # it goes into a URL: nothing that could change the path
 _QUOTA_CODES = {"provider_quota_exceeded"}
 _STOP_TEXTS = ("Aborted: User requested stop", "Stopped by user")  # 1.15.0 may call a stopped run "failed"
 _SOURCE_FIELDS = ("position", "dataset_name", "document_name", "score", "content")
-_FORM_FIELDS = ("form_id", "form_token", "node_title", "form_content", "inputs", "actions", "expiration_time")
+_FORM_FIELDS = (
+    "form_id",
+    "form_token",
+    "node_id",
+    "node_title",
+    "form_content",
+    "inputs",
+    "resolved_default_values",
+    "actions",
+    "display_in_ui",
+    "expiration_time",
+)
 
 
 class _Head(msgspec.Struct, gc=False):
@@ -94,7 +105,7 @@ class Reader:
         return handler(self, whole or _decode_whole(event.data))
 
     def _remember(self, head: _Head) -> None:
-        if head.task_id and self._task_id is None and _TASK_ID.match(head.task_id):
+        if head.task_id and self._task_id is None and _ID.match(head.task_id):
             self._task_id = head.task_id
         if head.conversation_id and head.conversation_id != self.conversation_id:
             self.conversation_id = head.conversation_id
@@ -133,12 +144,18 @@ class Reader:
 
     # -- endings ---------------------------------------------------------------------------------------------------
 
+    def _note(self, name: str, event: dict[str, Any]) -> None:
+        if _ID.match(_text(event, name) or ""):
+            self._metadata[name] = event[name]
+
     def _workflow_started(self, event: dict[str, Any]) -> list[Event]:
         self._workflow_seen = True
+        self._note("message_id", event)
         return []
 
     def _message_end(self, event: dict[str, Any]) -> list[Event]:
         self._message_end_seen = True
+        self._note("message_id", event)
         metadata = event.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
         usage = metadata.get("usage")
@@ -179,11 +196,16 @@ class Reader:
         return self._answer.append("\n".join(texts)) if not self._answer.any else []
 
     def _human_input(self, event: dict[str, Any]) -> list[Event]:
-        self._metadata["form"] = _picked(_data(event), _FORM_FIELDS)
+        """Branches side by side can each wait for a person; `form` is the first one's, `forms` are all of several."""
+        form = _picked(_data(event), _FORM_FIELDS)
+        first = self._metadata.setdefault("form", form)
+        if first is not form:
+            self._metadata.setdefault("forms", [first]).append(form)
         return []
 
     def _workflow_paused(self, event: dict[str, Any]) -> list[Event]:
         self._paused = self.complete = True
+        self._note("workflow_run_id", event)  # Dify's events go on under it once the form is answered
         return self._answer.finish()
 
     def _error(self, event: dict[str, Any]) -> list[Event]:

@@ -18,6 +18,7 @@ from streaming.wire.errors import Failure
 from streaming.wire.events import Event, Reasoning, Token, ToolCall, Usage
 from streaming.wire.sse import ServerSentEvent
 
+ANY_MODEL = "*"  # among `models`: whatever the caller says
 MAX_COUNT = 2**53  # what every JSON reader can hold; more is no count of tokens
 _QUOTA_CODES = {"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached"}
 _CALLERS_FAULT_CODES = {"context_length_exceeded", "string_above_max_length", "content_filter"}
@@ -37,21 +38,25 @@ class OpenAI:
         url: str,
         api_key: str | None,
         model: str | None,
+        models: tuple[str, ...] = (),
         auth_header: str = "Authorization",
         system_prompt: str | None = None,
         include_usage: bool = True,
     ) -> None:
         self.model = model
+        self.models = models
         self._url = endpoint(url, "chat/completions")
         self._headers = auth_headers(auth_header, api_key)
         self._system_prompt = system_prompt
         self._include_usage = include_usage
 
     def check(self, ask: Ask) -> None:
-        """Raise AskError for what only Dify has."""
+        """Raise AskError for what only Dify has, and for a model that costs what nobody allowed."""
         for name in ("inputs", "files"):
             if getattr(ask, name) is not None:
-                raise AskError(f"field '{name}' is for Dify; this upstream takes 'prompt' or 'messages'")
+                raise AskError(f"field '{name}' is for Dify; this upstream takes 'prompt' or 'messages'", name)
+        if ask.model not in {None, self.model, *self.models} and ANY_MODEL not in self.models:
+            raise AskError("field 'model': this upstream does not let callers choose that one", "model")
 
     def request(self, ask: Ask, context: Context) -> Request:
         """Return the streaming call; its messages are the context's, after the configured system prompt."""
@@ -59,8 +64,8 @@ class OpenAI:
         if self._system_prompt and messages[0].role not in {"system", "developer"}:
             messages.insert(0, {"role": "system", "content": self._system_prompt})
         body: dict[str, Any] = {"messages": messages, "stream": True}
-        if self.model:
-            body["model"] = self.model
+        if model := ask.model or self.model:
+            body["model"] = model
         if self._include_usage:  # some old servers reject the unknown field
             body["stream_options"] = {"include_usage": True}
         if ask.user:
