@@ -3,8 +3,9 @@
 A slow subscriber costs its cursor, never a queue: what it has not read lies in the log, once for everybody.
 """
 
+import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gevent import get_hub, getcurrent
 
@@ -24,10 +25,11 @@ class Sleeper:
     Like gevent's Event for a single waiter, without its list of links and its greenlet-independent bookkeeping.
     """
 
-    __slots__ = ("_greenlet", "_scheduled", "_woken")
+    __slots__ = ("_alarm", "_greenlet", "_scheduled", "_woken")
 
     def __init__(self) -> None:
         self._greenlet: object | None = None
+        self._alarm: Any = None  # a timer
         self._scheduled = False
         self._woken = False
 
@@ -43,6 +45,9 @@ class Sleeper:
             finally:
                 self._greenlet = None
                 timer.close()
+                if self._alarm is not None:
+                    self._alarm.close()
+                    self._alarm = None
         woken, self._woken = self._woken, False
         return woken
 
@@ -56,6 +61,15 @@ class Sleeper:
         if self._greenlet is not None and not self._scheduled:
             self._scheduled = True
             get_hub().loop.run_callback(self._switch_woken)
+
+    def wake_in(self, seconds: float) -> None:
+        """End a sleep that has begun so many seconds from now; the first one to say so counts.
+
+        It costs no switch of greenlets until then, however often it is said.
+        """
+        if self._greenlet is not None and self._alarm is None:
+            self._alarm = get_hub().loop.timer(seconds)
+            self._alarm.start(self._switch)
 
     def _switch_woken(self) -> None:
         self._scheduled = False
@@ -72,18 +86,26 @@ class Cursor:
     """One subscriber of one run. `seq` is the last event it has; `done` says that nothing will follow, `complete` that
     the end was delivered.
 
+    `flush_seconds`: once something was delivered, what comes within so long leaves together; 0 = each event at once.
+    What is there already, the first token and the end never wait.
+
     Made by Run.follow; whoever made it must `close` it. `close` may be called from anywhere, any number of times.
     """
 
-    def __init__(self, run: "Run", after: int, on_close: Callable[[bool], None]) -> None:
+    def __init__(self, run: "Run", after: int, on_close: Callable[[bool], None], flush_seconds: float = 0.0) -> None:
         self.seq = after
         self.done = False
         self.complete = False
+        self.sent_away = False  # the relay ended it so that its subscriber resumes elsewhere
         self._run = run
         self._on_close = on_close
         self._closed = False
+        self._flush_seconds = flush_seconds
+        self._held_until = 0.0  # monotonic
+        self._has_token = False  # one was delivered
         self._sleeper = Sleeper()
-        run.log.watch(self._sleeper.wake)
+        self._watcher = self._appended if flush_seconds else self._sleeper.wake
+        run.log.watch(self._watcher)
 
     def read(self, timeout_seconds: float) -> list[Entry]:
         """Return the next events; wait for them at most `timeout_seconds`, 0 = not at all.
@@ -95,21 +117,53 @@ class Cursor:
             return []
         self._sleeper.forget()  # what woke us before is in the log
         entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
-        if not entries and not self._run.ended and timeout_seconds > 0:
-            self._sleeper.sleep(timeout_seconds)
+        pause_seconds = self._pause_seconds(entries, timeout_seconds)
+        if pause_seconds > 0:
+            self._sleeper.sleep(pause_seconds)
             entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
         if entries:
             self.seq = entries[-1].seq
             self.done = self.complete = entries[-1].type == "end"
+            if self._flush_seconds:
+                self._hold(entries)
         elif self._run.ended or self._closed:
             self.done = True
         return entries
+
+    def _pause_seconds(self, entries: list[Entry], timeout_seconds: float) -> float:
+        if entries:
+            return min(timeout_seconds, self._hold_seconds())
+        return 0.0 if self._run.ended else timeout_seconds
+
+    def _hold(self, entries: list[Entry]) -> None:
+        """What follows these may wait, unless it is there already or they are but the run's preliminaries."""
+        self._has_token = self._has_token or any(entry.type == "token" for entry in entries)
+        preliminary = entries[-1].type in {"start", "upstream"}
+        holds = len(entries) < READ_LIMIT_EVENTS and not preliminary
+        self._held_until = time.monotonic() + self._flush_seconds if holds else 0.0
+
+    def _hold_seconds(self) -> float:
+        """Return how long what is in the log may still wait."""
+        urgent = self._run.ended or (self._run.has_token and not self._has_token)
+        return 0.0 if urgent or not self._held_until else self._held_until - time.monotonic()
+
+    def _appended(self) -> None:
+        hold_seconds = self._hold_seconds()
+        if hold_seconds > 0:
+            self._sleeper.wake_in(hold_seconds)
+        else:
+            self._sleeper.wake()
+
+    def send_away(self) -> None:
+        """Leave the run, so that its subscriber resumes elsewhere."""
+        self.sent_away = True
+        self.close(by_us=True)
 
     def close(self, *, by_us: bool = False) -> None:
         """Leave the run. `by_us`: the relay ended the connection, the client did not go away."""
         if self._closed:
             return
         self._closed = True
-        self._run.log.unwatch(self._sleeper.wake)
+        self._run.log.unwatch(self._watcher)
         self._sleeper.wake()
         self._on_close(by_us)

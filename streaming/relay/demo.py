@@ -49,6 +49,7 @@ class DemoUpstream:
 
     dialect_name = "demo"
     model = "demo"
+    models = ()
     history = "relay"
 
     def __init__(self, name: str = "demo") -> None:
@@ -58,6 +59,8 @@ class DemoUpstream:
         """See upstream.Upstream."""
         if ask.prompt is None and ask.messages is None:
             raise AskError("'prompt' is missing")
+        if ask.model not in {None, self.model}:
+            raise AskError("field 'model': the demo has no model to choose", "model")
 
     def exchange(self, ask: Ask, context: Context, sink: Sink) -> "DemoExchange":
         """See upstream.Upstream."""

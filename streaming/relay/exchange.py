@@ -13,6 +13,7 @@ import requests
 import urllib3
 from gevent.event import Event as Flag
 
+from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.interrupt import Interrupted, Interruptible
 from streaming.relay.upstream import Limits, Session, Sink, read_refusal
 from streaming.wire import sse
@@ -35,10 +36,18 @@ _CUT_BY_US = {"run_too_long", "run_too_large", "upstream_timeout", "upstream_inv
 
 
 class HttpExchange:
-    """See upstream.Exchange."""
+    """See upstream.Exchange. `app`: the Dify app that answers, None = a bare model."""
 
     def __init__(
-        self, *, dialect: Dialect, session: Session, limits: Limits, ask: Ask, context: Context, sink: Sink
+        self,
+        *,
+        dialect: Dialect,
+        session: Session,
+        limits: Limits,
+        ask: Ask,
+        context: Context,
+        sink: Sink,
+        app: DifyCalls | None = None,
     ) -> None:
         self.upstream_stop: str | None = None
         self._dialect = dialect
@@ -47,6 +56,8 @@ class HttpExchange:
         self._request = dialect.request(ask, context)
         self._reader: Reader = dialect.reader(context)
         self._sink = sink
+        self._app = app
+        self._user = context.user
         self._work = Interruptible()
         self._response: requests.Response | None = None
         self._stopping = False
@@ -69,7 +80,9 @@ class HttpExchange:
                 verdict = self._read(self._open())
                 if self._stopper is not None:  # the stream may end before its stop call is answered
                     self._stopper.join()
-            return verdict
+            if self._app is None:
+                return verdict
+            return self._app.finish(verdict, self._user, suggest=not self._stopping)
         except Failure as failure:
             if self._response is None:
                 self.upstream_stop = None  # it never took the call: there was nothing to stop
@@ -100,6 +113,8 @@ class HttpExchange:
         if content_type.startswith(("application/json", "text/html")):  # a stream was asked for
             raise Failure("upstream_invalid")
         self._sink.accepted(opened.connect_ms)
+        if self._app is not None:
+            self._app.prepare()
         return response
 
     def _read(self, response: requests.Response) -> Verdict:
@@ -258,20 +273,36 @@ class _Clock:
 
 
 class HttpUpstream:
-    """See upstream.Upstream: one that is called over HTTP."""
+    """See upstream.Upstream: one that is called over HTTP. `app`: the Dify app that answers, None = a bare model."""
 
-    def __init__(self, name: str, dialect_name: str, dialect: Dialect, session: Session, limits: Limits) -> None:
+    def __init__(
+        self,
+        name: str,
+        dialect_name: str,
+        dialect: Dialect,
+        session: Session,
+        limits: Limits,
+        app: DifyCalls | None = None,
+    ) -> None:
         self.name = name
         self.dialect_name = dialect_name
         self.model = dialect.model
+        self.models = dialect.models
         self.history = dialect.history
         self.check = dialect.check
         self._dialect = dialect
         self._session = session
         self._limits = limits
+        self._app = app
 
     def exchange(self, ask: Ask, context: Context, sink: Sink) -> HttpExchange:
         """See upstream.Upstream."""
         return HttpExchange(
-            dialect=self._dialect, session=self._session, limits=self._limits, ask=ask, context=context, sink=sink
+            dialect=self._dialect,
+            session=self._session,
+            limits=self._limits,
+            ask=ask,
+            context=context,
+            sink=sink,
+            app=self._app,
         )

@@ -1,76 +1,56 @@
-"""A run: one generation, from its accepted ask to its single end, whoever is watching."""
+"""A run as its subscribers see it, wherever it is produced."""
 
-import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
-import gevent
-import msgspec
-
-from streaming.relay.attempts import Attempts
 from streaming.relay.conversations import Turn
 from streaming.relay.cursor import READ_LIMIT_EVENTS, Cursor, Sleeper
-from streaming.relay.interrupt import Interrupted
-from streaming.relay.presence import Presence
 from streaming.relay.store import Log
-from streaming.relay.upstream import Upstream as Asked
-from streaming.wire import jsontext
 from streaming.wire.answer import Answer, fold
-from streaming.wire.dialects import Verdict
-from streaming.wire.errors import Failure
-from streaming.wire.events import End, Entry, Event, Reasoning, Replace, Start, Timing, Token, Upstream, Usage
-from streaming.wire.usage import RunningDigest, estimate
-
-log = logging.getLogger(__name__)
-
-END_MAX_BYTES = 256 * 1024
-"""The end is written even to a full log: sources of megabytes must not come in by that door."""
+from streaming.wire.events import End, Entry
 
 STOP_SECONDS = 3.0  # how long an upstream that is stopped by request (Dify) may take to end its stream
+
+
+class Attendance(Protocol):
+    """Who is there to see a run."""
+
+    subscribers: int
+
+    def joined(self) -> None:
+        """Count a subscriber."""
+
+    def left(self, *, by_us: bool) -> None:
+        """Count one out. `by_us`: the relay ended its connection."""
+
+    def seen(self) -> None:
+        """Somebody looked at the run without following it."""
+
+    def soften(self) -> None:
+        """Somebody was told to come back later: whatever was asked, the run gets its grace."""
 
 
 class Run:
     """One generation and its log. `end` is set from the moment it is in the log.
 
-    `on_end(run, reason)` is called once, just before the `end` is written: what it stores is there when the first
-    subscriber sees the end. `on_ended(run)` is called once, right behind it.
+    Produced here (OwnRun) or by another worker (RemoteRun).
     """
 
-    def __init__(
-        self,
-        *,
-        id: str,  # noqa: A002
-        turn: Turn,
-        log: Log,
-        max_bytes: int,
-        on_end: Callable[["Run", str], None],
-        on_ended: Callable[["Run"], None],
-    ) -> None:
+    def __init__(self, id: str, turn: Turn, log: Log) -> None:  # noqa: A002
         self.id = id
         self.turn = turn
         self.log = log
         self.end: End | None = None
         self.last_seq = 0
-        self.attempts: Attempts | None = None
-        self.presence: Presence | None = None
-        self._max_bytes = max_bytes
-        self._on_end = on_end
-        self._on_ended = on_ended
-        self._begun = time.monotonic()
-        self._ending: str | None = None  # stopped, abandoned or interrupted: asked for, not yet in the log
-        self._accepted = False
-        self._timing: dict[str, float] = {}
-        self._digest = RunningDigest()
-        created = int(time.time())
-        self._write(Start(run_id=id, conversation_id=turn.conversation_id, created=created))
+        self.has_token = False  # from just before the first one is in the log
+        self.presence: Attendance | None = None
 
-    # -- the subscribers' side -------------------------------------------------------------------------------------
-
-    def follow(self, after: int) -> Cursor:
-        """Return a cursor behind event `after`; close it."""
+    def follow(self, after: int, flush_seconds: float = 0.0) -> Cursor:
+        """Return a cursor behind event `after`; close it. `flush_seconds`: see Cursor."""
         if self.presence is not None:
             self.presence.joined()
-        return Cursor(self, after, self._left)
+        return Cursor(self, after, self._left, flush_seconds)
 
     def _left(self, by_us: bool) -> None:
         if self.presence is not None:
@@ -81,11 +61,16 @@ class Run:
         """Return whether the `end` is in the log."""
         return self.end is not None
 
+    def has(self, seq: int) -> bool:
+        """Return whether a cursor may stand at `seq`: the event is there, or none will come any more."""
+        return seq <= self.last_seq or self.ended
+
     def answer(self) -> Answer:
         """Return what the log amounts to so far."""
-        return fold(self._entries())
+        return fold(self.entries())
 
-    def _entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[Entry]:
+        """Yield what is in the log so far."""
         after = 0
         while entries := self.log.read(after, READ_LIMIT_EVENTS):
             yield from entries
@@ -108,109 +93,4 @@ class Run:
 
         The first to ask decides the reason, the one with the least patience how long the upstream's stop may take.
         """
-        if self.ended:
-            return
-        self._ending = self._ending or reason
-        if self.attempts is not None:
-            self.attempts.stop(within_seconds)
-
-    # -- the producer's side ---------------------------------------------------------------------------------------
-
-    def begin(self, attempts: Attempts) -> None:
-        """Start the upstream call in a greenlet of its own: it outlives the request that asked."""
-        self.attempts = attempts
-        gevent.spawn(self._produce, attempts)
-
-    def accepted(self, upstream: Asked, tries: int, connect_ms: float | None) -> None:
-        """An upstream has taken the call, the last of `tries`."""
-        self._accepted = True
-        if connect_ms is not None:
-            self._timing["connect"] = round(connect_ms, 1)
-        self._timing["headers"] = self._elapsed_ms()
-        self._write(Upstream(name=upstream.name, model=upstream.model, tries=tries))
-
-    def append(self, event: Event) -> None:
-        """Take one event from the upstream. What arrives after the run was asked to end is not part of the answer."""
-        if self._ending is not None:
-            return
-        self._write(event)
-        if isinstance(event, Token):
-            self._digest.add(event.text)
-        elif isinstance(event, Replace):
-            self._digest.replace(event.text)
-        if "first_token" not in self._timing and isinstance(event, Token | Reasoning):
-            self._timing["first_token"] = self._elapsed_ms()
-
-    def _write(self, event: Event) -> None:
-        data = jsontext.dumps(event)
-        if self.log.size_bytes + len(data) > self._max_bytes and not isinstance(event, End):
-            raise Failure("run_too_large")
-        self.last_seq = self.log.append(event.type, data).seq
-
-    def _elapsed_ms(self) -> float:
-        return round((time.monotonic() - self._begun) * 1000, 1)
-
-    def _produce(self, attempts: Attempts) -> None:
-        try:
-            verdict = attempts.run()
-        except Failure as failure:
-            # Its traceback holds this frame: together they would wait for the cycle collector, connection and all.
-            verdict = Verdict(reason="error", failure=failure.with_traceback(None))
-        except Interrupted:
-            verdict = Verdict(reason=self._ending or "interrupted")
-        except Exception:
-            log.exception("run failed inside the relay")
-            verdict = Verdict(reason="error", failure=Failure("internal"))
-        try:
-            self._end(verdict, attempts)
-        finally:
-            attempts.close()
-
-    def _end(self, verdict: Verdict, attempts: Attempts) -> None:
-        try:
-            end = self._describe(verdict, attempts)
-        except Exception:  # whatever an upstream sent: a run without an end would hold its readers for ever
-            log.exception("the end of a run could not be told in full")
-            error = Failure("internal").as_end_error()
-            end = End(reason="error", error=error, usage=estimate("", ""), digest=self._digest.value(), timing=Timing())
-        reason = end.reason
-        self._ending = reason
-        if self.presence is not None:
-            self.presence.over()
-        try:
-            self._on_end(self, reason)
-        finally:
-            self.end = end
-            self._write(end)
-            self.attempts, self.turn = None, self.turn.remains()
-            self._on_ended(self)
-
-    def _describe(self, verdict: Verdict, attempts: Attempts) -> End:
-        """Return the end, proved to be JSON."""
-        reason = self._ending or verdict.reason
-        failure = verdict.failure if reason == "error" else None
-        end = End(
-            reason=reason,
-            finish_reason=verdict.finish_reason if reason == verdict.reason else None,
-            error=failure.as_end_error() if failure else None,
-            usage=self._usage(verdict, reason),
-            digest=self._digest.value(),
-            upstream_stop=attempts.upstream_stop,
-            timing=Timing(**self._timing, total=self._elapsed_ms()),
-            metadata=verdict.metadata,
-        )
-        if len(jsontext.dumps(end)) > END_MAX_BYTES and end.usage is not None:
-            usage = msgspec.structs.replace(end.usage, details=None)
-            end = msgspec.structs.replace(end, usage=usage, metadata={"omitted": "too large"})
-        return end
-
-    def _usage(self, verdict: Verdict, reason: str) -> Usage:
-        """Return the upstream's counts, or our estimate where it told none or was cut off before it could."""
-        truncated = verdict.failure is not None and verdict.failure.code == "upstream_truncated"
-        if verdict.usage is not None and reason in {"done", "paused", "error"} and not truncated:
-            return verdict.usage
-        if not self._accepted:
-            return estimate("", "")
-        answer = self.answer()
-        prompt = "\n".join(message.text() for message in self.turn.context.messages)
-        return estimate(prompt, answer.text + answer.reasoning)
+        raise NotImplementedError

@@ -1,28 +1,30 @@
 """All runs of this process: the one door in, finding one again, and forgetting in time."""
 
-import hashlib
 import logging
 import secrets
 import string
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 
 import gevent
 import msgspec
 
 from streaming.relay.attempts import Attempts, Candidate
 from streaming.relay.conversations import Conversation, Conversations, Turn
+from streaming.relay.idempotency import Idempotency
+from streaming.relay.others import TAG_CHARACTERS, Others, new_tag
+from streaming.relay.own_run import OwnRun
 from streaming.relay.presence import Presence
 from streaming.relay.run import Run
 from streaming.relay.store import Store
 from streaming.relay.upstream import Upstream
-from streaming.wire.ask import Ask, AskError
+from streaming.wire.ask import Ask, AskError, Message
 from streaming.wire.errors import Refusal
 
 log = logging.getLogger(__name__)
 
-TAG_CHARACTERS = 4  # of the instance that began a run, at the front of its id
 EXPIRED_REMEMBERED_SECONDS = 3600.0  # how long an expired id answers 410 instead of 404
 EXPIRED_REMEMBERED_MAX = 100_000  # ids; against a busy relay remembering for ever
 SWEEP_SECONDS = 0.05  # at least, between two looks for what has expired
@@ -32,9 +34,13 @@ KEPT_TURNS = {"done", "stopped"}
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """Who asks. `owner` None: anonymous, so that ids and keys alone decide what belongs to whom."""
+    """Who asks. `owner` None: anonymous, so that ids and keys alone decide what belongs to whom.
+
+    `request_id` is the HTTP request's that came with it, for upstreams that note it; None = none.
+    """
 
     owner: str | None = None
+    request_id: str | None = None
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,17 +59,25 @@ class Runs:
     """Starts, finds and forgets runs. `upstreams` in the order of preference, at least one."""
 
     def __init__(
-        self, *, upstreams: Sequence[Upstream], store: Store, conversations: Conversations, bounds: Bounds
+        self,
+        *,
+        upstreams: Sequence[Upstream],
+        store: Store,
+        conversations: Conversations,
+        bounds: Bounds,
+        others: Others | None = None,
     ) -> None:
-        first = secrets.choice(string.ascii_letters + string.digits)  # ids begin with a letter or digit
-        self._tag = first + secrets.token_urlsafe(TAG_CHARACTERS)[: TAG_CHARACTERS - 1]
+        self._others = others
+        self._tag = others.tag if others is not None else new_tag()
         self._candidates = {upstream.name: Candidate(upstream) for upstream in upstreams}
         self._store = store
-        self._idempotency = store.keys("idempotency")
+        self._idempotency = Idempotency(
+            store.keys("idempotency"), bounds.run_max_seconds + bounds.run_ttl_seconds + EXPIRED_REMEMBERED_SECONDS
+        )
         self._conversations = conversations
         self._bounds = bounds
-        self._unfinished: dict[str, Run] = {}
-        self._ended: OrderedDict[str, tuple[Run, float]] = OrderedDict()  # the oldest first; when (monotonic)
+        self._unfinished: dict[str, OwnRun] = {}
+        self._ended: OrderedDict[str, tuple[OwnRun, float]] = OrderedDict()  # the oldest first; when (monotonic)
         self._expired: OrderedDict[str, float] = OrderedDict()  # id -> until when it is remembered
         self.crowded = False  # too few connections are left: the rest is for resumes
         self._draining = False
@@ -76,39 +90,27 @@ class Runs:
 
     # -- starting --------------------------------------------------------------------------------------------------
 
-    def start(self, ask: Ask, caller: Caller) -> Run:
+    def start(self, ask: Ask, caller: Caller, implied: str | None = None) -> Run:
         """Return the run of this ask: a new one, or the one that the same idempotency key began.
+
+        `implied`: the conversation that an ask without one goes on with; asked again elsewhere, it is the same ask.
 
         The `start` event is in the log on return; the upstream is called after the caller's greenlet gives way.
         Raises Refusal, AskError.
         """
         run_id = self._tag + secrets.token_urlsafe(16)
         if ask.idempotency_key is None:
-            return self._start(ask, caller, run_id)
+            return self._start(ask, caller, run_id, implied)
         key = f"{caller.owner or ''}:{ask.idempotency_key}"
-        fingerprint = _fingerprint(ask)
-        ttl = self._bounds.run_max_seconds + self._bounds.run_ttl_seconds + EXPIRED_REMEMBERED_SECONDS
-        there = self._idempotency.claim(key, f"{run_id} {fingerprint}".encode(), ttl)
-        if there is not None:
-            return self._attach(there.decode(), fingerprint)
-        try:
-            return self._start(ask, caller, run_id)
-        except BaseException:
-            self._idempotency.delete(key)  # nothing was begun: the key is free again
-            raise
+        return self._idempotency.start(key, ask, run_id, lambda: self._start(ask, caller, run_id, implied), self.get)
 
-    def _attach(self, claimed: str, fingerprint: str) -> Run:
-        run_id, _, of_ask = claimed.partition(" ")
-        if of_ask != fingerprint:
-            raise Refusal("idempotency_mismatch", "This idempotency key was used with another request.")
-        return self.get(run_id)
-
-    def _start(self, ask: Ask, caller: Caller, run_id: str) -> Run:
+    def _start(self, ask: Ask, caller: Caller, run_id: str, implied: str | None) -> Run:
         self._refuse_if_full()
-        conversation = self._conversations.find(ask.conversation_id, caller.owner)
+        conversation = self._conversations.find(ask.conversation_id or implied, caller.owner)
         candidates = self._candidates_for(ask, conversation)
         turn = self._conversations.turn(ask, conversation, candidates[0].upstream, caller.owner)
-        run = Run(
+        turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id)
+        run = OwnRun(
             id=run_id,
             turn=turn,
             log=self._store.new_log(run_id),
@@ -121,11 +123,11 @@ class Runs:
             max_tries=self._bounds.max_tries,
             max_seconds=self._bounds.run_max_seconds,
             call=lambda upstream, sink: upstream.exchange(ask, turn.context, sink),
-            accepted=run.accepted,
+            accepted=partial(run.accepted, model=ask.model),
             append=run.append,
         )
         try:
-            self._conversations.claim(turn)
+            self._conversations.claim(turn, run_id)
         except BaseException:
             run.log.drop()
             raise
@@ -133,6 +135,8 @@ class Runs:
             ask.on_disconnect, self._bounds.disconnect_grace_seconds, lambda: run.end_early("abandoned")
         )
         self._unfinished[run_id] = run
+        if self._others is not None:
+            self._others.began(run)
         run.begin(attempts)
         return run
 
@@ -157,6 +161,8 @@ class Runs:
             raise Refusal(
                 "draining", "This relay is shutting down; ask again.", retry_after=DRAINING_RETRY_AFTER_SECONDS
             )
+        if self._others is not None:
+            self._others.refuse_if_away()
         self._make_room()
         full = len(self._unfinished) >= self._bounds.max_runs or self._store.size_bytes >= self._bounds.log_max_bytes
         if full or self.crowded:
@@ -168,13 +174,16 @@ class Runs:
 
     def get(self, run_id: str) -> Run:
         """Return the run. Raises Refusal: run_expired, other_instance or run_not_found."""
-        run = self._unfinished.get(run_id)
-        if run is not None:
-            return run
+        if run_id in self._unfinished:
+            return self._unfinished[run_id]
         if run_id in self._ended:
             return self._ended[run_id][0]
         if self._expired.get(run_id, 0) > time.monotonic():
             raise Refusal("run_expired", "This run has expired.")
+        if self._others is not None:
+            if not is_run_id(run_id) or (run := self._others.get(run_id)) is None:
+                raise Refusal("run_not_found", "No such run, or it has expired.")
+            return run
         if is_run_id(run_id) and not run_id.startswith(self._tag):
             raise Refusal(
                 "other_instance",
@@ -183,27 +192,31 @@ class Runs:
             )
         raise Refusal("run_not_found", "No such run.")
 
+    def transcript(self, conversation_id: str | None, caller: Caller) -> list[tuple[Message, Message]] | None:
+        """Return a conversation's turns, question and answer; None where there is no such conversation."""
+        return self._conversations.transcript(conversation_id, caller.owner)
+
     def counts(self) -> dict[str, int]:
         """Return how many runs are unfinished and how many are kept for resuming."""
         return {"unfinished": len(self._unfinished), "ended": len(self._ended)}
 
     # -- ending and forgetting -------------------------------------------------------------------------------------
 
-    def _on_end(self, run: Run, reason: str) -> None:
+    def _on_end(self, run: OwnRun, reason: str) -> None:
         try:
             self._keep_turn(run.turn, run, reason)
         except Exception:
             log.exception("a turn could not be added to its conversation")
         finally:
-            self._conversations.release(run.turn)
+            self._conversations.release(run.turn, run.id)
 
-    def _on_ended(self, run: Run) -> None:
+    def _on_ended(self, run: OwnRun) -> None:
         del self._unfinished[run.id]
         self._ended[run.id] = (run, time.monotonic())
         self._make_room()
         self._sweep_later()
 
-    def _keep_turn(self, turn: Turn, run: Run, reason: str) -> None:
+    def _keep_turn(self, turn: Turn, run: OwnRun, reason: str) -> None:
         if turn.conversation is None or run.attempts is None:
             return
         if reason not in KEPT_TURNS:
@@ -212,7 +225,7 @@ class Runs:
         upstream_id = run.attempts.conversation_id
         if run.attempts.answering is not None:
             turn.conversation.upstream = run.attempts.answering.name
-        self._conversations.extend(turn, run.answer().text if upstream_id is None else "", upstream_id)
+        self._conversations.extend(turn, run.answer().text, upstream_id)
 
     def _make_room(self) -> None:
         """Drop the oldest ended logs while all logs together are too large. Nothing that runs or is read is touched."""
@@ -237,7 +250,7 @@ class Runs:
             self._expire(run)
         self._sweep_later()
 
-    def _expire(self, run: Run) -> None:
+    def _expire(self, run: OwnRun) -> None:
         """Forget an ended run, unless somebody reads it: a stuck reader is dropped soon, a slow one gets its end."""
         if run.presence is not None and run.presence.subscribers:
             return
@@ -250,6 +263,18 @@ class Runs:
     def drain(self) -> None:
         """Refuse new runs from now on; what runs goes on."""
         self._draining = True
+
+    @property
+    def state(self) -> str:
+        """Return "ready", "draining", or what others.Others says."""
+        if self._draining:
+            return "draining"
+        return self._others.state if self._others is not None else "ready"
+
+    @property
+    def moving(self) -> bool:
+        """Return whether subscribers should go on with another worker, as this one drains."""
+        return self._draining and self._others is not None
 
     @property
     def draining(self) -> bool:
@@ -265,6 +290,8 @@ class Runs:
     def close(self) -> None:
         """End what still runs as interrupted and stop the sweeper."""
         self.interrupt(within_seconds=0)
+        if self._others is not None:
+            self._others.close()
         if self._sweeper is not None:
             self._sweeper.kill(block=False)
             self._sweeper = None
@@ -285,9 +312,3 @@ def is_run_id(text: str) -> bool:
     """Return whether the text has the form of a run id."""
     allowed = string.ascii_letters + string.digits + "-_"
     return len(text) == TAG_CHARACTERS + 22 and text[0] not in "-_" and all(character in allowed for character in text)
-
-
-def _fingerprint(ask: Ask) -> str:
-    """Return what makes two asks the same: everything but the key, as parsed."""
-    bare = msgspec.structs.replace(ask, idempotency_key=None)
-    return hashlib.sha256(msgspec.json.encode(bare, order="sorted")).hexdigest()

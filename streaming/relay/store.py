@@ -11,8 +11,11 @@ class Log(Protocol):
 
     size_bytes: int  # of the events' JSON
 
-    def append(self, type: str, data: bytes) -> Entry:  # noqa: A002
-        """Add one event. Never blocks, yields or raises: a slow store must not slow the producer."""
+    def append(self, type: str, data: bytes, seq: int | None = None) -> Entry:  # noqa: A002
+        """Add one event. Never blocks, yields or raises: a slow store must not slow the producer.
+
+        `seq` None = the next one. Only an `end` that was written for a dead owner has another (events.LOST_END_SKIP).
+        """
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """Return up to `limit` events with `seq` > `after`, in order."""
@@ -39,14 +42,16 @@ class Keys(Protocol):
     def claim(self, key: str, value: bytes, ttl_seconds: float) -> bytes | None:
         """Set the value if there is none and return None; otherwise return the one there is. Atomic."""
 
-    def delete(self, key: str) -> None:
-        """Forget the key."""
+    def delete(self, key: str, value: bytes | None = None) -> None:
+        """Forget the key, or only if it holds `value`."""
 
 
 class Store(Protocol):
     """Where a relay keeps its runs."""
 
-    size_bytes: int  # of all logs, with what the process spends on each event
+    @property
+    def size_bytes(self) -> int:
+        """Return the size of all logs, with what the process spends on each event."""
 
     def new_log(self, run_id: str) -> Log:
         """Return a new, empty log."""

@@ -88,6 +88,10 @@ class Upstream(Protocol):
         """See Dialect."""
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """See Dialect."""
+
+    @property
     def history(self) -> str:
         """See Dialect."""
 
@@ -160,17 +164,18 @@ class Session:
         """
         begun = time.monotonic()
         try:
-            return self._post(request, limits)
+            return self._send(request, limits)
         except _DeadConnection:
             # It shows at once; one that lived for a while had the request, and may have begun.
             if time.monotonic() - begun > DEAD_CONNECTION_SECONDS:
                 raise Failure("upstream_truncated") from None
-            return self._post(request, limits)
+            return self._send(request, limits)
 
-    def _post(self, request: Request, limits: Limits) -> Opened:
+    def _send(self, request: Request, limits: Limits) -> Opened:
         _connected.__dict__.clear()
         try:
-            response = self._session.post(
+            response = self._session.request(
+                request.method,
                 request.url,
                 data=request.body,
                 headers={"Accept-Encoding": "identity", "User-Agent": "sluice", **request.headers},
@@ -205,12 +210,12 @@ class _DeadConnection(Exception):
     """A kept connection broke before one byte came."""
 
 
-def read_refusal(response: requests.Response) -> bytes:
-    """Return an error answer's body, bounded in size and time, and close the connection."""
+def read_refusal(response: requests.Response, max_bytes: int = REFUSAL_MAX_BYTES) -> bytes:
+    """Return a short answer's body, an error's above all, bounded in size and time; let the connection go."""
     body = b""
     try:
         with gevent.Timeout(REFUSAL_READ_SECONDS, False):
-            while len(body) < REFUSAL_MAX_BYTES and (piece := response.raw.read1(8192, decode_content=True)):
+            while len(body) < max_bytes and (piece := response.raw.read1(8192, decode_content=True)):
                 body += piece
     except (urllib3.exceptions.HTTPError, OSError):
         pass  # the status alone says enough

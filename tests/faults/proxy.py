@@ -125,15 +125,15 @@ class Link:
 
 
 class Proxy:
-    """Passes connections on to `server_port`. The next one takes the next of `faults`; without any it stays whole.
+    """Passes connections on to the servers, in turn. The next one takes the next of `faults`; without any it is whole.
 
     `listening` False: connections are refused until `listen()`; the port is kept meanwhile.
     """
 
-    def __init__(self, server_port: int, *, listening: bool = True) -> None:
+    def __init__(self, *server_ports: int, listening: bool = True) -> None:
         self.faults: deque[Fault] = deque()
         self.links: list[Link] = []
-        self._server_port = server_port
+        self._server_ports = deque(server_ports)
         self._listener = socket.socket()
         self._listener.bind(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -154,14 +154,20 @@ class Proxy:
             except OSError:
                 return
             fault = self.faults.popleft() if self.faults else None
-            try:
-                server = socket.create_connection(("127.0.0.1", self._server_port))
-            except OSError:
+            server = self._next_server()
+            if server is None:
                 client.close()
                 continue
             link = Link(client, server, fault)
             self.links.append(link)
             link.start()
+
+    def _next_server(self) -> socket.socket | None:
+        for _ in range(len(self._server_ports)):
+            self._server_ports.rotate(-1)
+            with contextlib.suppress(OSError):
+                return socket.create_connection(("127.0.0.1", self._server_ports[0]))
+        return None
 
     def close(self) -> None:
         """Refuse new connections and reset those that are open."""

@@ -69,6 +69,41 @@ def test_replacing_a_turn_that_failed_does_not_cost_the_one_before() -> None:
         assert last_messages(upstream) == ["a", "A", "b2"]
 
 
+def test_replacing_a_turn_that_was_stopped_before_its_first_word_does_not_cost_the_one_before() -> None:
+    def silent(call: Call) -> None:
+        call.start()
+        call.await_close()
+
+    with scripted(echo) as upstream, runs(openai(upstream.url)) as all_runs:
+        conversation_id = ask(all_runs, "a")
+        upstream.script = silent
+        run = all_runs.start(Ask(prompt="b", conversation_id=conversation_id), CALLER)
+        run.end_early("stopped")
+        ended(run)
+        upstream.script = echo
+        ask(all_runs, "b", conversation_id, replace_last=True)
+        assert last_messages(upstream) == ["a", "A", "b"]
+
+
+def transcript(all_runs: Runs, conversation_id: str | None, caller: Caller = CALLER) -> list[tuple[str, str]] | None:
+    turns = all_runs.transcript(conversation_id, caller)
+    return turns and [(question.text(), answer.text()) for question, answer in turns]
+
+
+def test_a_transcript_is_for_whoever_holds_its_id() -> None:
+    with scripted(echo) as upstream, runs(openai(upstream.url)) as all_runs:
+        conversation_id = ask(all_runs, "a")
+        ask(all_runs, "b", conversation_id)
+        assert transcript(all_runs, conversation_id) == [("a", "A"), ("b", "B")]
+        assert transcript(all_runs, "made-up") is None
+        assert transcript(all_runs, None) is None
+        run = all_runs.start(Ask(prompt="c"), Caller(owner="alice"))
+        ended(run)
+        assert transcript(all_runs, run.turn.conversation_id) is None
+        assert transcript(all_runs, run.turn.conversation_id, Caller(owner="bob")) is None
+        assert transcript(all_runs, run.turn.conversation_id, Caller(owner="alice")) == [("c", "C")]
+
+
 def test_only_the_newest_turns_are_kept() -> None:
     with scripted(echo) as upstream, runs(openai(upstream.url), max_turns=2) as all_runs:
         conversation_id = ask(all_runs, "a")
@@ -194,6 +229,7 @@ def test_dify_keeps_its_own_history_under_its_own_id_and_always_the_same_user() 
         ask(all_runs, "b", conversation_id)
         second = body(upstream)
         assert (second["conversation_id"], second["query"]) == ("remote-1", "b")
+        assert [question for question, _ in transcript(all_runs, conversation_id) or []] == ["a", "b"]  # for our page
         assert second["user"] == first["user"]
 
 

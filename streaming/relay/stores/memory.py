@@ -15,7 +15,7 @@ KEYS_MAX_BYTES = 64 * 1024 * 1024
 
 
 class MemoryLog:
-    """One run's log: a list, so `seq` is the index plus one."""
+    """One run's log: a list, so `seq` is the index plus one (but for an end that skips)."""
 
     def __init__(self, store: "MemoryStore") -> None:
         self.size_bytes = 0
@@ -23,9 +23,9 @@ class MemoryLog:
         self._entries: list[Entry] = []
         self._watchers: list[Callable[[], None]] = []
 
-    def append(self, type: str, data: bytes) -> Entry:  # noqa: A002
+    def append(self, type: str, data: bytes, seq: int | None = None) -> Entry:  # noqa: A002
         """See store.Log."""
-        entry = Entry(len(self._entries) + 1, type, data)
+        entry = Entry(seq or len(self._entries) + 1, type, data)
         self._entries.append(entry)
         self.size_bytes += len(data)
         self._store.size_bytes += len(data) + ENTRY_OVERHEAD_BYTES
@@ -35,7 +35,10 @@ class MemoryLog:
 
     def read(self, after: int, limit: int) -> list[Entry]:
         """See store.Log."""
-        return self._entries[after : after + limit]
+        entries = self._entries[after : after + limit]
+        if not entries and self._entries and self._entries[-1].seq > after:
+            return self._entries[-1:]  # an end that skips
+        return entries
 
     def watch(self, wake: Callable[[], None]) -> None:
         """See store.Log."""
@@ -86,11 +89,12 @@ class MemoryKeys:
             self.put(key, value, ttl_seconds)
         return there
 
-    def delete(self, key: str) -> None:
+    def delete(self, key: str, value: bytes | None = None) -> None:
         """See store.Keys."""
-        value, _ = self._values.pop(key, (None, 0.0))
-        if value is not None:
-            self._size_bytes -= len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        there, _ = self._values.get(key, (None, 0.0))
+        if there is not None and value in {None, there}:
+            del self._values[key]
+            self._size_bytes -= len(key) + len(there) + ENTRY_OVERHEAD_BYTES
 
 
 class MemoryStore:

@@ -1,0 +1,170 @@
+"""A run that this process produces: from its accepted ask to its single end, whoever is watching."""
+
+import logging
+import time
+from collections.abc import Callable
+
+import gevent
+import msgspec
+
+from streaming.relay.attempts import Attempts
+from streaming.relay.conversations import Turn
+from streaming.relay.interrupt import Interrupted
+from streaming.relay.presence import Presence
+from streaming.relay.run import STOP_SECONDS, Run
+from streaming.relay.store import Log
+from streaming.relay.upstream import Upstream as Asked
+from streaming.wire import jsontext
+from streaming.wire.dialects import Verdict
+from streaming.wire.errors import Failure
+from streaming.wire.events import End, Event, Reasoning, Replace, Start, Timing, Token, Upstream, Usage
+from streaming.wire.usage import RunningDigest, estimate
+
+log = logging.getLogger(__name__)
+
+END_MAX_BYTES = 256 * 1024
+"""The end is written even to a full log: sources of megabytes must not come in by that door."""
+
+
+class OwnRun(Run):
+    """See run.Run.
+
+    `on_end(run, reason)` is called once, just before the `end` is written: what it stores is there when the first
+    subscriber sees the end. `on_ended(run)` is called once, right behind it.
+    """
+
+    def __init__(
+        self,
+        *,
+        id: str,  # noqa: A002
+        turn: Turn,
+        log: Log,
+        max_bytes: int,
+        on_end: Callable[["OwnRun", str], None],
+        on_ended: Callable[["OwnRun"], None],
+    ) -> None:
+        super().__init__(id, turn, log)
+        self.attempts: Attempts | None = None
+        self.presence: Presence | None = None
+        self._max_bytes = max_bytes
+        self._on_end = on_end
+        self._on_ended = on_ended
+        self._begun = time.monotonic()
+        self._ending: str | None = None  # stopped, abandoned or interrupted: asked for, not yet in the log
+        self._accepted = False
+        self._timing: dict[str, float] = {}
+        self._digest = RunningDigest()
+        created = int(time.time())
+        self._write(Start(run_id=id, conversation_id=turn.conversation_id, created=created))
+
+    def end_early(self, reason: str, within_seconds: float = STOP_SECONDS) -> None:
+        """See run.Run."""
+        if self.ended:
+            return
+        self._ending = self._ending or reason
+        if self.attempts is not None:
+            self.attempts.stop(within_seconds)
+
+    # -- the producer's side ---------------------------------------------------------------------------------------
+
+    def begin(self, attempts: Attempts) -> None:
+        """Start the upstream call in a greenlet of its own: it outlives the request that asked."""
+        self.attempts = attempts
+        gevent.spawn(self._produce, attempts)
+
+    def accepted(self, upstream: Asked, tries: int, connect_ms: float | None, *, model: str | None = None) -> None:
+        """An upstream has taken the call, the last of `tries`; `model` None = its configured one."""
+        self._accepted = True
+        if connect_ms is not None:
+            self._timing["connect"] = round(connect_ms, 1)
+        self._timing["headers"] = self._elapsed_ms()
+        self._write(Upstream(name=upstream.name, model=model or upstream.model, tries=tries))
+
+    def append(self, event: Event) -> None:
+        """Take one event from the upstream. What arrives after the run was asked to end is not part of the answer."""
+        if self._ending is not None:
+            return
+        self.has_token = self.has_token or isinstance(event, Token)
+        self._write(event)
+        if isinstance(event, Token):
+            self._digest.add(event.text)
+        elif isinstance(event, Replace):
+            self._digest.replace(event.text)
+        if "first_token" not in self._timing and isinstance(event, Token | Reasoning):
+            self._timing["first_token"] = self._elapsed_ms()
+
+    def _write(self, event: Event) -> None:
+        data = jsontext.dumps(event)
+        if self.log.size_bytes + len(data) > self._max_bytes and not isinstance(event, End):
+            raise Failure("run_too_large")
+        self.last_seq = self.log.append(event.type, data).seq
+
+    def _elapsed_ms(self) -> float:
+        return round((time.monotonic() - self._begun) * 1000, 1)
+
+    def _produce(self, attempts: Attempts) -> None:
+        try:
+            verdict = attempts.run()
+        except Failure as failure:
+            # Its traceback holds this frame: together they would wait for the cycle collector, connection and all.
+            verdict = Verdict(reason="error", failure=failure.with_traceback(None))
+        except Interrupted:
+            verdict = Verdict(reason=self._ending or "interrupted")
+        except Exception:
+            log.exception("run failed inside the relay")
+            verdict = Verdict(reason="error", failure=Failure("internal"))
+        try:
+            self._end(verdict, attempts)
+        finally:
+            attempts.close()
+
+    def _end(self, verdict: Verdict, attempts: Attempts) -> None:
+        try:
+            end = self._describe(verdict, attempts)
+        except Exception:  # whatever an upstream sent: a run without an end would hold its readers for ever
+            log.exception("the end of a run could not be told in full")
+            error = Failure("internal").as_end_error()
+            end = End(reason="error", error=error, usage=estimate("", ""), digest=self._digest.value(), timing=Timing())
+        reason = end.reason
+        self._ending = reason
+        if self.presence is not None:
+            self.presence.over()
+        try:
+            self._on_end(self, reason)
+        finally:
+            self.end = end
+            self._write(end)
+            self.attempts, self.turn = None, self.turn.remains()
+            self._on_ended(self)
+
+    def _describe(self, verdict: Verdict, attempts: Attempts) -> End:
+        """Return the end, proved to be JSON."""
+        reason = self._ending or verdict.reason
+        failure = verdict.failure if reason == "error" else None
+        end = End(
+            reason=reason,
+            finish_reason=verdict.finish_reason if reason == verdict.reason else None,
+            error=failure.as_end_error() if failure else None,
+            usage=self._usage(verdict, reason),
+            digest=self._digest.value(),
+            upstream_stop=attempts.upstream_stop,
+            timing=Timing(**self._timing, total=self._elapsed_ms()),
+            metadata=verdict.metadata,
+        )
+        data = jsontext.dumps(end)
+        if (len(data) > END_MAX_BYTES or jsontext.too_deep(data)) and end.usage is not None:
+            usage = msgspec.structs.replace(end.usage, details=None)
+            ids = {name: value for name, value in end.metadata.items() if isinstance(value, str | bool)}
+            end = msgspec.structs.replace(end, usage=usage, metadata={**ids, "omitted": "too large"})
+        return end
+
+    def _usage(self, verdict: Verdict, reason: str) -> Usage:
+        """Return the upstream's counts, or our estimate where it told none or was cut off before it could."""
+        truncated = verdict.failure is not None and verdict.failure.code == "upstream_truncated"
+        if verdict.usage is not None and reason in {"done", "paused", "error"} and not truncated:
+            return verdict.usage
+        if not self._accepted:
+            return estimate("", "")
+        answer = self.answer()
+        prompt = "\n".join(message.text() for message in self.turn.context.messages)
+        return estimate(prompt, answer.text + answer.reasoning)
