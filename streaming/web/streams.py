@@ -13,7 +13,8 @@ from flask import Request, Response, request, stream_with_context
 from streaming.relay.cursor import Cursor
 from streaming.relay.run import Run
 from streaming.web.asking import query
-from streaming.web.connection import PeerWatch, reset_on_close, watch_peer
+from streaming.web.compression import Compress, compress_stream
+from streaming.web.connection import PeerWatch, reset_on_close, send_away_on_drain, watch_peer
 from streaming.wire.answer import Answer
 from streaming.wire.errors import Refusal
 from streaming.wire.formats import HAPPY_ENDS, BodyAborted, Format, writes
@@ -41,6 +42,8 @@ class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_seconds: float
     retry_ms: int
     stream_max_seconds: float
+    flush_ms: int
+    compress: Compress
 
 
 def negotiated(request: Request) -> str:
@@ -63,8 +66,10 @@ def make_format(name: str, settings: StreamSettings, id_prefix: str) -> Format:
     return Sse(id_prefix=id_prefix, retry_ms=settings.retry_ms)
 
 
-def respond(run: Run, after: int, name: str, settings: StreamSettings, id_prefix: str = "") -> Response:
-    """Return a response that follows the run from behind event `after`."""
+def respond(
+    run: Run, after: int, name: str, settings: StreamSettings, id_prefix: str = "", flush_ms: int | None = None
+) -> Response:
+    """Return a response that follows the run from behind event `after`; `flush_ms` as in stream_run."""
     if name == "json":
         return wait_and_answer(run)
     if run.ended and after >= run.last_seq:
@@ -73,20 +78,32 @@ def respond(run: Run, after: int, name: str, settings: StreamSettings, id_prefix
             return Response(status=204, headers={"X-Run-Id": run.id})
         return streaming_response(_nothing_more(run, name), make_format(name, settings, ""), run.id)
     max_seconds = 0.0 if name == "text" else settings.stream_max_seconds
-    return stream_run(run, after, make_format(name, settings, id_prefix), settings, max_seconds=max_seconds)
+    format_ = make_format(name, settings, id_prefix)
+    return stream_run(run, after, format_, settings, max_seconds=max_seconds, flush_ms=flush_ms)
 
 
 def stream_run(
-    run: Run, after: int, format_: Format, settings: StreamSettings, *, max_seconds: float = 0.0
+    run: Run,
+    after: int,
+    format_: Format,
+    settings: StreamSettings,
+    *,
+    max_seconds: float = 0.0,
+    flush_ms: int | None = None,
 ) -> Response:
     """Return a response that shows the run from behind event `after`; `max_seconds` 0 = to its end.
 
-    While the body is sent, the current client is a subscriber of the run: it counts for `on_disconnect`.
+    `flush_ms` None = as the settings say. While the body is sent, the current client is a subscriber of the run: it
+    counts for `on_disconnect`.
     """
-    cursor = run.follow(after)
+    cursor = run.follow(after, (settings.flush_ms if flush_ms is None else flush_ms) / 1000)
+    if isinstance(format_, Sse | Ndjson):
+        send_away_on_drain(request.environ, cursor.send_away)
     watch = watch_peer(request.environ, partial(_leave, cursor), discard=True)
     body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds)
-    return streaming_response(body, format_, run.id, on_close=partial(_leave, cursor, watch=watch))
+    response = streaming_response(body, format_, run.id, on_close=partial(_leave, cursor, watch=watch))
+    compress_stream(response, settings.compress, live=not run.ended)
+    return response
 
 
 def _nothing_more(run: Run, name: str) -> Iterator[bytes]:
@@ -127,7 +144,9 @@ def streaming_response(
 
 def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds: float) -> Iterator[bytes]:
     """Yield one write at a time; gunicorn sends each at once. The first one sends the headers, whatever there is."""
-    deadline = time.monotonic() + max_seconds if max_seconds else float("inf")
+    now = time.monotonic()
+    deadline = now + max_seconds if max_seconds else float("inf")
+    ping_at = now + heartbeat_seconds  # of silence, whatever events come that the format does not show
     rolled_over = False
     try:
         first = b""
@@ -136,12 +155,18 @@ def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds
         if not first:
             yield b""
         while not cursor.done and not rolled_over:
-            entries = cursor.read(min(heartbeat_seconds, max(0.001, deadline - time.monotonic())))
-            yield from writes(format_, entries)
-            rolled_over = time.monotonic() >= deadline
-            if not entries and not cursor.done and not rolled_over and (ping := format_.ping()):
+            entries = cursor.read(max(0.001, min(ping_at, deadline) - time.monotonic()))
+            write = b""
+            for write in writes(format_, entries):
+                yield write
+            now = time.monotonic()
+            rolled_over = now >= deadline or cursor.sent_away
+            silent = not write and now >= ping_at
+            if write or silent:
+                ping_at = now + heartbeat_seconds
+            if silent and not cursor.done and not rolled_over and (ping := format_.ping()):
                 yield ping
-        if not cursor.complete and not rolled_over:
+        if not cursor.complete and not rolled_over and not cursor.sent_away:
             raise BodyAborted("the client looks gone; if it only half-closed, it must not take this for an end")
     except BodyAborted:
         raise _aborted() from None
