@@ -1,34 +1,24 @@
 /**
- * Sluice's transport: ask, follow the answer through every cut, stop it. No dependency, no DOM, no build step.
+ * Sluice's transport: ask, follow the answer through every cut, stop it. No dependency, no DOM, no build step; it runs
+ * in browsers and in Node 20 or newer. docs/client.md tells how to use it and what it promises.
  *
- *     import { Relay } from "https://relay.example/client.js";
- *
- *     const relay = new Relay();
- *     const run = await relay.start({ prompt: "Hi" });
- *     relay.follow(run, {
- *       token: ({ text }) => output.append(text),
- *       end: ({ reason, error }) => console.log(reason, error?.message),
- *       state: (state) => console.log(state),
- *     });
- *     await relay.stop(run); // the end follows as an event
- *
- * In Node, saved as client.mjs: `new Relay("https://relay.example", { EventSource })`, with the class that the
- * package `eventsource` brings; asking and stopping need none.
- *
- * A POST starts the run, native EventSource follows it. Following is a GET that never starts a second generation, so
- * it may be repeated at will; EventSource does that by itself after a cut, and Follower where EventSource gives up (on
- * any status but 200, such as a router's 503 while the relay restarts). Only the event `end` is an end: a connection
- * that closes without it was cut.
+ * A POST starts the run, a GET follows it. Following never starts a second generation, so it may be repeated at will:
+ * EventSource does that by itself after a cut, and Follower where EventSource gives up (on any status but 200, such as
+ * a router's 503 while the relay restarts). Only the event `end` is an end: a connection that closes without it was cut.
  */
 
-/** How often a start is tried where no answer came or a router answered. Its idempotency key makes that safe. */
-export const START_TRIES = 3;
+/** How often a start is tried where no answer came or a router answered: 7 s. Its idempotency key makes that safe. */
+export const START_TRIES = 5;
 
 /** How many failures in a row, without an event between them, end in the state "lost": about one minute. */
 export const MAX_FAILURES = 8;
 
+/** A connection may be dead without a sign, and heartbeats are not shown to us: after this silence it is made anew. */
+export const SILENCE_MS = 40_000;
+
 const BACKOFF_MIN_MS = 500;
 const BACKOFF_MAX_MS = 30_000;
+const STEADY_MS = 10_000; // what stayed open so long was no failure, even if the model said nothing meanwhile
 const NAMED_EVENTS = ["start", "upstream", "reasoning", "replace", "tool_call", "step", "file", "end"];
 
 /**
@@ -46,15 +36,18 @@ export class RelayError extends Error {
 
 export class Relay {
   #base;
-  #EventSource;
+  #headers;
+  #listen;
 
   /**
    * @param {string} [base] the relay's address. Default: where this module came from.
-   * @param {{EventSource?: typeof EventSource}} [parts] for environments that have none.
+   * @param {{headers?: Object<string, string>}} [options] `headers` go with every request, for a relay that wants
+   *   `Authorization`. EventSource cannot send any: with them, and where there is none (Node), fetch reads the stream.
    */
-  constructor(base = import.meta.url, parts = {}) {
+  constructor(base = import.meta.url, { headers } = {}) {
     this.#base = new URL("/", base);
-    this.#EventSource = parts.EventSource ?? globalThis.EventSource;
+    this.#headers = headers ?? {};
+    this.#listen = headers || !globalThis.EventSource ? listenByFetch : listen;
   }
 
   /**
@@ -82,25 +75,33 @@ export class Relay {
   }
 
   /**
-   * Follow a run. `on` maps event types to handlers, each called with the event's object and its `seq`; `state` is
-   * called with "connecting", "live", "reconnecting", "lost" (gave up; `retry()` goes on) or "gone" (the relay does
-   * not know the run any more, with its RelayError).
-   * @param {{events_url: string, run_id: string}} run
-   * @param {Object<string, Function>} on
-   * @param {{after?: number, text?: string}} [from] a snapshot's `seq` and `text`, to go on from there
+   * Follow a run from its beginning; return its Follower. `on` maps event types to handlers, each called with the
+   * event's object and its `seq`, and two more names:
+   *
+   *   state(name, {failures, error})  "connecting", "live", "reconnecting", "offline", "ended"; and where it stopped
+   *                                   trying "lost" (`retry()` goes on) or "gone" (the relay does not have the run)
+   *   snapshot(answer)                show this in the place of all that came before
    */
-  follow(run, on, from = {}) {
-    const connect = (after) => {
-      const url = this.#url(run.events_url);
+  follow(run, on) {
+    return this.resume({ run, seq: 0, answer: { text: "", reasoning: "", tool_calls: [], steps: [], files: [] } }, on);
+  }
+
+  /**
+   * Follow a run from where its Follower's `saved` was read, in a page's life before this one perhaps.
+   * Of `saved` the run alone is needed: without the rest a snapshot comes first.
+   */
+  resume(saved, on) {
+    const connect = (after, ears) => {
+      const url = this.#url(saved.run.events_url);
       if (after > 0) url.searchParams.set("after", after); // a new EventSource cannot send Last-Event-ID
-      return new this.#EventSource(url);
+      return this.#listen(url, ears, this.#headers);
     };
-    return new Follower(connect, () => this.snapshot(run.run_id), on, from);
+    return new Follower(saved, on, connect, (query) => this.snapshot(saved.run.run_id, query));
   }
 
   /** Return what there is of a run so far: `{state, seq, text, reasoning, end, ...}`. */
-  snapshot(runId) {
-    return this.#fetch(`/runs/${encodeURIComponent(runId)}`);
+  snapshot(runId, query = "") {
+    return this.#fetch(`/runs/${encodeURIComponent(runId)}${query}`);
   }
 
   /** Stop a run; whoever follows it gets its `end`, with what was written until then. Stopping twice is no error. */
@@ -113,7 +114,7 @@ export class Relay {
   }
 
   async #fetch(path, request = {}) {
-    const headers = { Accept: "application/json", ...request.headers };
+    const headers = { Accept: "application/json", ...this.#headers, ...request.headers };
     let response;
     try {
       response = await fetch(this.#url(path), { cache: "no-store", ...request, headers });
@@ -127,25 +128,38 @@ export class Relay {
   }
 }
 
-/** One run, followed to its end. `text` and `after` (the last `seq`) are what has come so far. */
+/** One run, followed to its end. */
 class Follower {
+  #on;
   #connect;
   #snapshot;
-  #on;
-  #source = null;
-  #timer = 0;
+  #state = "";
+  #disconnect = null;
   #failures = 0; // in a row, without an event between them
-  #closed = false;
+  #opened = Infinity; // when (ms); Infinity while it is not
+  #heard = 0;
+  #again = 0; // timers
+  #watch = 0;
 
-  constructor(connect, snapshot, on, { after = 0, text = "" }) {
+  constructor({ run, seq = null, answer = null }, on, connect, snapshot) {
+    this.#on = on;
     this.#connect = connect;
     this.#snapshot = snapshot;
-    this.#on = on;
-    this.after = after;
-    this.text = text;
-    /** At the end: whether `text` is what the relay sent, by its digest; null where the relay tells none. */
+    this.run = run;
+    /** The last event's number; null where what came before it has to be read first. */
+    this.seq = answer && seq;
+    /** What came so far, in the snapshot's shape: `{text, reasoning, tool_calls, steps, files}`; null as above. */
+    this.answer = answer;
+    /** At the end: whether `answer.text` is what the relay sent, by its digest; null where the relay tells none. */
     this.intact = null;
+    globalThis.addEventListener?.("online", this.#online);
+    globalThis.addEventListener?.("offline", this.#offline);
     this.retry();
+  }
+
+  /** What `Relay.resume` needs to go on from here; it can be written as JSON. */
+  get saved() {
+    return { run: this.run, seq: this.seq, answer: this.answer };
   }
 
   /** Connect; after "lost", try again from where it was. */
@@ -157,62 +171,246 @@ class Follower {
 
   /** Stop following. The run goes on. */
   close() {
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    this.#source?.close();
+    this.#state = "closed";
+    this.#hangUp();
+    globalThis.removeEventListener?.("online", this.#online);
+    globalThis.removeEventListener?.("offline", this.#offline);
   }
 
-  #open() {
-    this.#source?.close();
-    const source = (this.#source = this.#connect(this.after));
-    source.onopen = () => this.#say("live");
-    source.onerror = () => this.#stumble(source);
-    source.onmessage = (event) => this.#take("token", event);
-    for (const type of NAMED_EVENTS) source.addEventListener(type, (event) => this.#take(type, event));
+  get #closed() {
+    return this.#state === "closed";
   }
 
-  #take(type, event) {
-    const seq = Number(event.lastEventId);
-    if (this.#closed || seq <= this.after) return;
-    const data = JSON.parse(event.data);
-    this.after = seq;
+  // -- connections ----------------------------------------------------------------------------------------------------
+
+  async #open() {
+    clearTimeout(this.#again);
+    if (this.seq === null && !(await this.#catchUp())) return;
+    let before = this.#disconnect; // is kept until the new one is there: some runs end when nobody follows them
+    const mine = this.#connect(this.seq, {
+      open: () => {
+        before?.();
+        before = null;
+        this.#opened = this.#heard = Date.now();
+        this.#say("live");
+      },
+      event: (type, seq, json) => this.#take(type, seq, json),
+      error: (over) => this.#disconnect === disconnect && this.#stumble(over),
+    });
+    const disconnect = () => {
+      before?.();
+      mine();
+    };
+    this.#disconnect = disconnect;
+    this.#heard = Date.now();
+    clearInterval(this.#watch);
+    this.#watch = setInterval(() => Date.now() - this.#heard >= SILENCE_MS && this.#open(), SILENCE_MS / 4);
+  }
+
+  #online = () => {
+    if (this.#state === "gone") return;
     this.#failures = 0;
-    if (type === "token") this.text += data.text;
-    if (type === "replace") this.text = data.text;
-    if (type === "end") {
-      this.close(); // else EventSource would come back for more
-      this.intact = data.digest ? matches(this.text, data.digest) : null;
+    this.#open();
+  };
+
+  #offline = () => {
+    if (this.#state === "gone" || this.#state === "lost") return;
+    this.#hangUp();
+    this.#fail();
+  };
+
+  /** The connection failed, or was closed without an end. `over`: it will not come back by itself. */
+  async #stumble(over) {
+    if (Date.now() - this.#opened >= STEADY_MS) this.#failures = 0;
+    this.#opened = Infinity;
+    if (!over && this.#failures === 0) {
+      this.#failures = 1;
+      return this.#say(isOffline() ? "offline" : "reconnecting");
     }
-    this.#on[type]?.(data, seq);
+    this.#hangUp();
+    this.#fail(over ? await this.#refusal() : undefined);
   }
 
-  /** The connection failed, or was closed without an end. */
-  async #stumble(source) {
-    if (this.#closed) return;
-    const answered = source.readyState === 2; // CLOSED: the answer was no event stream; EventSource gives up
+  /** Return why the relay refuses to let the run be followed, if it does: EventSource cannot read a status. */
+  #refusal() {
+    return this.#snapshot().then(() => {}, (error) => error);
+  }
+
+  #fail(error) {
+    if (this.#closed || this.#disconnect !== null) return;
+    if (isGone(error)) return this.#say("gone", error);
     this.#failures += 1;
-    this.#say("reconnecting");
-    if (!answered && this.#failures === 1) return; // it reconnects by itself, with Last-Event-ID; again we do it
-    source.close();
-    const gone = answered && (await this.#gone());
-    if (this.#closed) return;
-    if (gone) return this.#say("gone", gone);
-    if (this.#failures > MAX_FAILURES) return this.#say("lost");
-    this.#timer = setTimeout(() => this.#open(), backoff(this.#failures));
+    if (isOffline()) this.#say("offline");
+    else if (this.#failures > MAX_FAILURES) return this.#say("lost");
+    else this.#say("reconnecting");
+    clearTimeout(this.#again);
+    this.#again = setTimeout(() => this.#open(), backoff(this.#failures));
   }
 
-  /** Return the relay's error if it does not know the run: EventSource cannot read a status. */
-  async #gone() {
-    try {
-      await this.#snapshot();
-    } catch (error) {
-      if (error.code !== "http" && (error.status === 404 || error.status === 410)) return error;
-    }
-    return null;
+  #hangUp() {
+    clearTimeout(this.#again);
+    clearInterval(this.#watch);
+    this.#disconnect?.();
+    this.#disconnect = null;
   }
 
   #say(state, error) {
-    this.#on.state?.(state, error);
+    this.#state = state;
+    this.#on.state?.(state, { failures: this.#failures, error });
+  }
+
+  // -- what comes -----------------------------------------------------------------------------------------------------
+
+  #take(type, seq, json) {
+    if (this.#closed || seq <= this.seq) return;
+    const event = JSON.parse(json);
+    this.seq = seq;
+    this.#heard = Date.now();
+    this.#failures = 0;
+    fold[type]?.(this.answer, event);
+    if (type === "end") this.#finish(event, seq);
+    else this.#on[type]?.(event, seq);
+  }
+
+  /** Read the snapshot; return whether there is more to come. */
+  async #catchUp() {
+    try {
+      const snapshot = await this.#snapshot();
+      if (this.#closed) return false;
+      this.#show(snapshot);
+      this.seq = snapshot.seq;
+      if (snapshot.end) this.#finish(snapshot.end, snapshot.seq);
+      return !snapshot.end;
+    } catch (error) {
+      this.#fail(error);
+      return false;
+    }
+  }
+
+  #show({ text, reasoning, tool_calls, steps, files }) {
+    this.answer = { text, reasoning, tool_calls, steps, files };
+    this.#on.snapshot?.(this.answer);
+  }
+
+  async #finish(end, seq) {
+    this.#hangUp(); // else EventSource would come back for more
+    if (end.digest) this.intact = matches(this.answer.text, end.digest);
+    if (this.intact === false) await this.#reread(end.digest);
+    if (this.#closed) return;
+    this.#on.end?.(end, seq);
+    this.#say("ended");
+    this.close();
+  }
+
+  /** What was joined is not what was sent: the relay has the whole text, and counts that it was needed. */
+  async #reread(digest) {
+    const snapshot = await this.#snapshot("?mismatch=1").catch(() => null);
+    if (this.#closed || snapshot === null) return;
+    this.#show(snapshot);
+    this.intact = matches(snapshot.text, digest);
+  }
+}
+
+/** How events add up to an answer; the relay's snapshots are made the same way. */
+const fold = {
+  token: (answer, { text }) => (answer.text += text),
+  reasoning: (answer, { text }) => (answer.reasoning += text),
+  replace: (answer, { text }) => (answer.text = text),
+  tool_call: ({ tool_calls }, { index, id, name, arguments: piece }) => {
+    const call = tool_calls.find((each) => each.index === index);
+    if (!call) return tool_calls.push({ index, id, name, arguments: piece });
+    call.id ??= id;
+    call.name ??= name;
+    call.arguments += piece;
+  },
+  step: ({ steps }, step) => {
+    const at = steps.findIndex(({ id }) => id === step.id);
+    if (at < 0) steps.push(step);
+    else steps[at] = step;
+  },
+  file: ({ files }, file) => files.push(file),
+};
+
+/** Follow a URL with EventSource. Return how to leave. */
+function listen(url, ears) {
+  const source = new EventSource(url);
+  source.onopen = ears.open;
+  source.onerror = () => ears.error(source.readyState === EventSource.CLOSED);
+  const hear = (type) => (event) => ears.event(type, Number(event.lastEventId), event.data);
+  source.onmessage = hear("token");
+  for (const type of NAMED_EVENTS) source.addEventListener(type, hear(type));
+  return () => source.close();
+}
+
+/** The same with fetch, without a reconnection of its own. */
+function listenByFetch(url, ears, headers) {
+  const leaving = new AbortController();
+  const { signal } = leaving;
+  const read = async () => {
+    const response = await fetch(url, { headers: { Accept: "text/event-stream", ...headers }, cache: "no-store", signal });
+    if (response.status !== 200) return;
+    ears.open();
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (let piece; !(piece = await reader.read()).done; ) {
+      const blocks = (rest + piece.value).split("\n\n"); // the relay ends every line so
+      rest = blocks.pop();
+      for (const block of blocks) dispatch(block, ears);
+    }
+  };
+  const over = () => {
+    leaving.abort(); // of a refusal the body is still there
+    ears.error(true);
+  };
+  read().then(over, over);
+  return () => leaving.abort();
+}
+
+function dispatch(block, ears) {
+  const event = { event: "token", id: "0", data: null };
+  for (const line of block.split("\n")) {
+    const [, name, value] = /^(\w*): ?(.*)$/.exec(line) ?? [];
+    if (name in event) event[name] = value;
+  }
+  if (event.data === null) return; // a heartbeat
+  try {
+    ears.event(event.event, Number(event.id), event.data);
+  } catch (error) {
+    queueMicrotask(() => { throw error; }); // a handler's own: the stream goes on, as EventSource's would
+  }
+}
+
+/**
+ * JSON values of this tab, kept over reloads under `name`; where storage is blocked, as in many a frame, or full, only
+ * as long as the page is open.
+ */
+export class TabStore {
+  #name;
+  #memory = new Map();
+
+  constructor(name) {
+    this.#name = name;
+  }
+
+  /** Return the value, null where there is none. */
+  get(key) {
+    try {
+      return JSON.parse(this.#memory.get(key) ?? sessionStorage.getItem(`${this.#name}.${key}`));
+    } catch {
+      return null;
+    }
+  }
+
+  /** Keep the value; return whether a reload will find it. */
+  set(key, value) {
+    const text = JSON.stringify(value);
+    this.#memory.set(key, text);
+    try {
+      sessionStorage.setItem(`${this.#name}.${key}`, text);
+      return true;
+    } catch {
+      return false;
+    }
   }
 }
 
@@ -221,9 +419,18 @@ export function newKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
-/** No answer, or a router's while the relay restarts: another try may pass. */
+/** No answer, a router's while the relay restarts, or the old process's last words: another try may pass. */
 function mayPass({ code, status }) {
-  return code === "unreachable" || (code === "http" && status >= 502 && status <= 504);
+  return code === "unreachable" || code === "draining" || (code === "http" && status >= 502 && status <= 504);
+}
+
+/** The relay itself says that it does not have the run. */
+function isGone(error) {
+  return error !== undefined && error.code !== "http" && (error.status === 404 || error.status === 410);
+}
+
+function isOffline() {
+  return globalThis.navigator?.onLine === false;
 }
 
 /** Double with each failure; half of it is random, or all the clients of a restarted relay would come at once. */
@@ -236,11 +443,14 @@ function matches(text, digest) {
   return bytes.length === digest.bytes && crc32(bytes) === parseInt(digest.crc32, 16);
 }
 
+const CRC_TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let crc = byte;
+  for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (0xedb88320 & -(crc & 1));
+  return crc;
+});
+
 function crc32(bytes) {
   let crc = ~0;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (0xedb88320 & -(crc & 1));
-  }
+  for (const byte of bytes) crc = (crc >>> 8) ^ CRC_TABLE[(crc ^ byte) & 255];
   return ~crc >>> 0;
 }

@@ -1,8 +1,28 @@
-"""What `GET /` shows: the chat page to a browser, a short usage text to curl. And the page's transport, for others."""
+"""The pages: the chat at `GET /` (usage to curl), a run's answer without JavaScript; and the chat's transport."""
+
+import gzip
+import secrets
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from flask import Blueprint, Response, current_app, render_template, request
 
+from streaming.relay.run import Run
+from streaming.web import accent
+from streaming.web.compression import chosen
+from streaming.web.joining import joined_modules
+from streaming.web.look import Look, look_of
+from streaming.web.relay import current_caller, current_relay
+from streaming.wire.ask import AskError, Message
+from streaming.wire.errors import Refusal
+
 page = Blueprint("page", __name__)
+
+STATIC = Path(__file__).parents[2] / "static"
+REFRESH_SECONDS = 2
+COLOUR_KEPT_SECONDS = 86_400
 
 USAGE = """\
 Sluice relays LLM answers token by token, without losing one.
@@ -17,19 +37,26 @@ Sluice relays LLM answers token by token, without losing one.
 A browser gets a chat page at this address.
 """
 
-CONTENT_SECURITY_POLICY = (
-    # Everything a page shows came from a model: nothing in it may run, load or send anything. trusted-types 'none'
-    # makes the browser refuse innerHTML and its like, should one ever get in.
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
-    "base-uri 'none'; frame-ancestors 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
-)
+
+def content_security_policy(embed_origins: tuple[str, ...] = ()) -> str:
+    """Return the policy of every page. `embed_origins`: whose pages may show ours in a frame, beside our own.
+
+    Everything a page shows came from a model: nothing in it may run, load or send anything. trusted-types 'none' makes
+    the browser refuse innerHTML and its like, should one ever get in. Images are the page's own, and data.
+    """
+    framers = " ".join(("'self'", *embed_origins))
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+        f"form-action 'self'; base-uri 'none'; frame-ancestors {framers}; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
 
 
 @page.get("/")
 def index() -> Response:
     """Return the chat page, or the usage text to who does not ask for HTML."""
     if "text/html" in request.headers.get("Accept", ""):
-        response = Response(render_template("index.html"))
+        response = Response(render_template("index.html", embed_origins=current_relay().embed_origins))
     else:
         response = Response(USAGE.format(url=request.host_url), content_type="text/plain; charset=utf-8")
     response.vary.add("Accept")
@@ -37,20 +64,119 @@ def index() -> Response:
     return response
 
 
-@page.get("/client.js")
-def client() -> Response:
-    """Return the page's transport as an ES module, for pages of other origins too (module imports need CORS)."""
-    response = current_app.send_static_file("client.js")
+def answer_page(run: Run) -> Response:
+    """Return a run's page for a browser without JavaScript: the conversation up to it. It refreshes itself."""
+    answer, question = run.answer(), run.turn.context.messages[-1].text()
+    known = current_relay().runs.transcript(run.turn.conversation_id, current_caller())
+    response = Response(
+        render_template(
+            "answer.html",
+            answer=answer,
+            question=question,
+            before=_before(known or [], question, answer.text),
+            conversation_id=run.turn.conversation_id if known is not None else None,
+            seconds=REFRESH_SECONDS,
+        )
+    )
+    response.headers["X-Run-Id"] = run.id
+    response.status_code = answer.status() if answer.end else 202
+    return _kept_nowhere(response)
+
+
+def _before(turns: list[tuple[Message, Message]], question: str, answer: str) -> list[tuple[str, str]]:
+    """Return the turns before this one, which is among them only if it ended well."""
+    texts = [(asked.text(), answered.text()) for asked, answered in turns]
+    for position in reversed(range(len(texts))):
+        if texts[position][0].startswith(question) and texts[position][1] == answer:
+            return texts[:position]
+    return texts
+
+
+def refused_page(refused: Refusal | AskError) -> Response:
+    """Return a page for the current request's form, which was refused; what was written in it is still there."""
+    refusal = refused if isinstance(refused, Refusal) else Refusal("bad_request", str(refused))
+    gone = refusal.code == "conversation_not_found"
+    html = render_template(
+        "refused.html",
+        refusal=refusal,
+        prompt=request.form.get("prompt", ""),
+        conversation_id=None if gone else request.form.get("conversation_id"),
+    )
+    return _kept_nowhere(Response(html, refusal.status))
+
+
+def _kept_nowhere(response: Response) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+@page.get("/static/chat.js")
+def script() -> Response:
+    """Return the page's script: static/page.js with the modules that it imports."""
+    return _kept_part(_script, "text/javascript; charset=utf-8")
+
+
+@page.get("/static/chat.css")
+def sheet() -> Response:
+    """Return the page's stylesheet: the page's own, and that of the answers in it."""
+    return _kept_part(_sheet, "text/css; charset=utf-8")
+
+
+@cache
+def _script(*, zipped: bool) -> bytes:
+    text = joined_modules(STATIC, "page").encode()
+    return gzip.compress(text, mtime=0) if zipped else text
+
+
+@cache
+def _sheet(*, zipped: bool) -> bytes:
+    text = b"\n".join((STATIC / name).read_bytes() for name in ("page.css", "answer.css"))
+    return gzip.compress(text, mtime=0) if zipped else text
+
+
+def _kept_part(part: Callable[..., bytes], content_type: str) -> Response:
+    """Return a part of the page. Browsers keep it but ask each time: page and relay fit together after a deploy."""
+    zipped = chosen(request.accept_encodings, ("gzip",)) is not None
+    response = Response(part(zipped=zipped), content_type=content_type)
+    if zipped:
+        response.headers["Content-Encoding"] = "gzip"
+    response.vary.add("Accept-Encoding")
+    response.headers["Cache-Control"] = "no-cache"
+    response.add_etag()
+    return response.make_conditional(request)  # type: ignore[return-value]
+
+
+@page.get("/accent.css")
+def accent_css() -> Response:
+    """Return the stylesheet of `?accent=`, six or three hex digits; empty where it is no such colour."""
+    look = look_of(request)
+    response = Response(accent.stylesheet(look.accent) if look.accent else "", content_type="text/css; charset=utf-8")
+    response.headers["Cache-Control"] = f"public, max-age={COLOUR_KEPT_SECONDS}"
+    return response
+
+
+@page.get("/<any('client.js', 'embed.js'):name>")
+def script_for_others(name: str) -> Response:
+    """Return what pages of other origins use: the chat's transport as an ES module (those need CORS), or the embed."""
+    response = current_app.send_static_file(name)
     response.content_type = "text/javascript; charset=utf-8"
-    response.headers["Cache-Control"] = "no-cache"  # asked again each time, answered 304: page and relay fit together
+    response.headers["Cache-Control"] = "no-cache"
     response.headers["Access-Control-Allow-Origin"] = "*"
     return response
+
+
+@page.app_context_processor
+def words() -> dict[str, Any]:
+    """Give templates the look of the page and its words, and a key that makes sending a form twice harmless."""
+    look: Look = look_of(request)
+    return {"look": look, "texts": look.texts, "new_key": secrets.token_urlsafe}
 
 
 @page.after_app_request
 def restrict(response: Response) -> Response:
     """Give every page its policy, the answer page too. Its language is the browser's."""
     if response.mimetype == "text/html":
-        response.headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        response.headers["Content-Security-Policy"] = content_security_policy(current_relay().embed_origins)
+        response.headers["Referrer-Policy"] = "no-referrer"  # who holds a run's id may read and stop it
         response.vary.add("Accept-Language")
     return response

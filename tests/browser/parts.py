@@ -97,6 +97,7 @@ class CuttingProxy:
 
     def __init__(self, port: int) -> None:
         self.refusing = False  # answer 503 with a page, as a platform's router does while an app restarts
+        self.refused = threading.Event()  # somebody got that
         self.port = port
         self._open: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -134,6 +135,7 @@ class CuttingProxy:
                     b"HTTP/1.1 503 X\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s"
                     % (len(page), page)
                 )
+            self.refused.set()
             return
         server = socket.create_connection(("127.0.0.1", self.port))
         self._open += [client, server]
