@@ -6,8 +6,12 @@ BIN := .venv/bin
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: setup ## serve on http://127.0.0.1:8000 (settings: environment or .env)
+run: setup ## serve on http://127.0.0.1:8000 (settings: environment or .env); REDIS=1: two workers that share runs
+ifdef REDIS
+	@exec scripts/with-redis $(BIN)/python app.py
+else
 	@exec $(BIN)/python app.py
+endif
 
 test: setup-dev ## all tests but the real upstreams: unit, live processes, faults, browser
 	@scripts/ensure-chromium
@@ -19,6 +23,7 @@ soak: setup-dev ## mixed traffic with faults; SECONDS=1800 unless told otherwise
 	$(BIN)/python -m tests.faults.soak --seconds $(or $(SECONDS),1800)
 
 test-real: setup-dev ## tests against a real engine and a real mock server (compiles once, several minutes)
+	@scripts/ensure-chromium
 	@scripts/test-real
 
 check: setup-dev ## format, lint, types

@@ -19,14 +19,14 @@ for _warning in Settings.suspicious(load_dotenv(ROOT / ".env", os.environ)):
 bind = _settings.bind
 # Invariant: several workers only with a shared store, because a run lives in the memory of the process that began it.
 # PaaS builders set WEB_CONCURRENCY by themselves.
-workers = 1
-if _settings.web_concurrency > 1:
+workers = _settings.web_concurrency if _settings.redis_url else 1
+if _settings.web_concurrency > workers:
     print(f"WEB_CONCURRENCY={_settings.web_concurrency}: running 1 worker, runs live in its memory.", file=sys.stderr)
 
 
 def on_starting(server):
     """Hold the invariant against `-w 2` and GUNICORN_CMD_ARGS too: they are stronger than this file."""
-    if server.num_workers > 1:
+    if server.num_workers > 1 and not _settings.redis_url:
         server.log.warning("1 worker instead of %d: runs live in its memory.", server.num_workers)
         server.num_workers = 1
 

@@ -28,6 +28,24 @@ Host = Annotated[
     ),
 ]
 
+Origin = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(\*|https?://(\*\.)?([0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)\Z",
+        description="origins such as https://example.com or https://*.example.com, with commas between, or * for all",
+    ),
+]
+
+RedisUrl = Annotated[
+    str,
+    Meta(
+        pattern=r"\A(rediss?(\+cluster)?://[^\s/?#]+|rediss?://[^\s?#]+(\?\S*)?|unix:///\S+"
+        r"|rediss?\+sentinel://[^\s/?#]+/[^\s/?#]+(/[0-9]+)?|)\Z",
+        description="redis://host:port/0, rediss://… with TLS, redis+sentinel://host:port,host:port/service or "
+        "redis+cluster://host:port,host:port",
+    ),
+]
+
 
 class SettingsError(ValueError):
     """The settings cannot be used. `problems` are sentences, one a line of the message; none shows a secret."""
@@ -45,7 +63,10 @@ class Settings:
 
     host: Host = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000  # 0 = any free one
+    embed_origins: tuple[Origin, ...] = ()  # whose pages may show ours in a frame, beside our own
     web_concurrency: Count = 1  # as asked: without a shared store one worker runs
+    redis_url: RedisUrl = ""  # the store that several workers share; "" = this process's memory
+    redis_tls_insecure: bool = False  # managed services with certificates of their own
 
     heartbeat_seconds: Annotated[float, Meta(gt=0, le=25)] = 15.0  # routers cut what is silent for 30 s
     retry_ms: Annotated[int, Meta(ge=100, le=60_000)] = 2000  # how long a browser waits before it reconnects
@@ -55,7 +76,7 @@ class Settings:
     shutdown_grace_seconds: Annotated[float, Meta(ge=4, le=3600)] = 30.0  # the platform's
     stream_max_seconds: Annotated[float, Meta(ge=0, le=86_400)] = 0.0  # of one response; 0 = never
     flush_ms: FlushMs = 0  # how long tokens may wait for each other; 0 = each leaves at once
-    compress: Literal["auto", "all", "off"] = "auto"  # auto: what nobody waits for token by token
+    compress: Literal["auto", "all", "off"] = "auto"  # auto: all but live SSE and live text
     ws_idle_seconds: Annotated[float, Meta(gt=0, le=86_400)] = 300.0  # a WebSocket without a run and without a word
 
     connect_timeout_seconds: UpToAnHour = 5.0

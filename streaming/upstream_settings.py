@@ -20,6 +20,9 @@ HeaderName = Annotated[str, Meta(pattern=r"\A[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z", des
 UpstreamName = Annotated[
     str, Meta(pattern=r"\A[a-z0-9_-]{1,64}\Z", description="1 to 64 characters of a-z, 0-9, _ and -")
 ]
+ModelName = Annotated[
+    str, Meta(min_length=1, max_length=256, description="names of models, with commas between them, or * for all")
+]
 Url = Annotated[str, Meta(description="an http:// or https:// URL without user, password and fragment")]
 Dialect = Literal["demo", "openai", "dify"]
 Preset = Literal["demo", "openai", "deepseek", "ollama", "dify"]
@@ -34,6 +37,7 @@ class UpstreamSettings:
     url: Url = field(default="", repr=False)
     api_key: Key | None = field(default=None, repr=False)
     model: Text | None = None  # None = the URL or the upstream itself says which
+    models: tuple[ModelName, ...] = ()  # others that a caller may choose; "*" = any
     auth_header: HeaderName = "Authorization"  # Azure: api-key
     system_prompt: str | None = field(default=None, repr=False)
     dify_mode: Literal["chat", "completion", "workflow"] = "chat"
@@ -46,6 +50,7 @@ VARIABLES = {  # of a single upstream: variable -> field
     "UPSTREAM_URL": "url",
     "UPSTREAM_API_KEY": "api_key",
     "UPSTREAM_MODEL": "model",
+    "UPSTREAM_MODELS": "models",
     "UPSTREAM_AUTH_HEADER": "auth_header",
     "DIFY_MODE": "dify_mode",
     "DIFY_PROMPT_INPUT": "dify_prompt_input",
@@ -64,7 +69,7 @@ _PRESETS: dict[str, tuple[Dialect, str]] = {  # what an operator calls the diale
 _NEED_KEY = {"openai", "deepseek", "dify"}  # at the preset's own host; elsewhere only the server knows
 _FIELDS = {
     "demo": {"name", "dialect"},
-    "openai": {"name", "dialect", "url", "api_key", "model", "auth_header", "system_prompt", "include_usage"},
+    "openai": {"name", "dialect", "url", "api_key", "model", "models", "auth_header", "system_prompt", "include_usage"},
     "dify": {"name", "dialect", "url", "api_key", "dify_mode", "dify_prompt_input"},
 }
 

@@ -22,8 +22,7 @@ def read(
     values = {}
     for name, value in table.items():
         try:
-            number = _size(value) if name.endswith("_bytes") else value
-            values[name] = msgspec.convert(number, hints[name], strict=strict)
+            values[name] = msgspec.convert(_parts(name, value, hints[name]), hints[name], strict=strict)
             if name == "url":
                 _check_url(values[name])
         except ValueError:  # msgspec.ValidationError is one
@@ -50,6 +49,15 @@ def _range(name: str, kind: type, meta: msgspec.Meta) -> str:
     return f"{what} " + " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
 
 
+def _parts(name: str, value: Any, hint: Any) -> Any:
+    """Return what is written in the value: a number of bytes, the items of a list, or the value itself."""
+    if name.endswith("_bytes"):
+        return _size(value)
+    if get_origin(hint) is tuple and isinstance(value, str):
+        return value.replace(",", " ").split()
+    return value
+
+
 def _size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if match is None:
@@ -68,6 +76,6 @@ def _check_url(text: str) -> None:
 def _shown(name: str, value: Any) -> str:
     """Quote a value, but none that is secret or may hold a secret: a URL's user part, query or fragment."""
     text = str(value)
-    if name == "api_key" or (name == "url" and any(mark in text for mark in "@?#")):
+    if name == "api_key" or (name.endswith("url") and any(mark in text for mark in "@?#")):
         return "(not shown)"
     return f"is {value if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'!r}"

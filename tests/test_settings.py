@@ -44,6 +44,9 @@ class TestDefaults:
             "host": "127.0.0.1",
             "port": 8000,
             "web_concurrency": 1,
+            "redis_url": "",
+            "redis_tls_insecure": False,
+            "embed_origins": (),
             "heartbeat_seconds": 15.0,
             "retry_ms": 2000,
             "chat_wait_seconds": 25.0,
@@ -111,6 +114,9 @@ class TestValues:
             ("RUN_MAX_BYTES", "4MIB", 4 << 20),
             ("LOG_MAX_BYTES", "1GiB", 1 << 30),
             ("MAX_BODY_BYTES", "1024", 1024),
+            ("EMBED_ORIGINS", "*", ("*",)),
+            ("EMBED_ORIGINS", "https://a.example, http://b:8080", ("https://a.example", "http://b:8080")),
+            ("EMBED_ORIGINS", "https://*.a.example\nhttps://[::1]:1", ("https://*.a.example", "https://[::1]:1")),
         ],
     )
     def test_good_ones(self, variable: str, text: str, value: Any) -> None:
@@ -122,6 +128,10 @@ class TestValues:
         [
             ("HOST", "0.0.0.0:80", "an address or a host name, without a port"),
             ("HOST", "http://x", "without a port"),
+            ("EMBED_ORIGINS", "example.com", "origins such as https://example.com"),
+            ("EMBED_ORIGINS", "https://a.example/", "origins such as"),
+            ("EMBED_ORIGINS", "https://a.example; script-src *", "origins such as"),
+            ("EMBED_ORIGINS", "https://a.*", "origins such as"),
             ("HOST", "two words", "without a port"),
             ("PORT", "65536", "a whole number at least 0 and at most 65535"),
             ("PORT", "-1", "at least 0"),
@@ -258,6 +268,16 @@ class TestUpstreamFromVariables:
                     auth_header="api-key",
                 ),
             ),
+            (
+                {"UPSTREAM": "ollama", "UPSTREAM_MODEL": "m", "UPSTREAM_MODELS": "m-2, org/m-3\n"},
+                UpstreamSettings(
+                    name="ollama",
+                    dialect="openai",
+                    url="http://127.0.0.1:11434/v1",
+                    model="m",
+                    models=("m-2", "org/m-3"),
+                ),
+            ),
         ],
     )
     def test_presets(self, mapping: dict[str, str], expected: UpstreamSettings) -> None:
@@ -389,6 +409,7 @@ class TestUpstreamsFile:
             name = "local_2"
             dialect = "ollama"
             model = "m"
+            models = ["org/m-2", "m 3"]
             system_prompt = ""
             [[upstream]]
             name = "app-1"
@@ -412,7 +433,12 @@ class TestUpstreamsFile:
                 include_usage=False,
             ),
             UpstreamSettings(
-                name="local_2", dialect="openai", url="http://127.0.0.1:11434/v1", model="m", system_prompt=""
+                name="local_2",
+                dialect="openai",
+                url="http://127.0.0.1:11434/v1",
+                model="m",
+                models=("org/m-2", "m 3"),
+                system_prompt="",
             ),
             UpstreamSettings(
                 name="app-1",
@@ -449,6 +475,15 @@ class TestUpstreamsFile:
                 ["dify_mode means nothing to dialect 'ollama'"],
             ),
             ('name = "x"\ndialect = "ollama"\nmodel = 5', ["upstream 'x': model is 5: allowed is text"]),
+            (
+                'name = "x"\ndialect = "ollama"\nmodel = "m"\nmodels = 5',
+                ["upstream 'x': models is 5: allowed is names of models"],
+            ),
+            (
+                'name = "x"\ndialect = "ollama"\nmodel = "m"\nmodels = [""]',
+                ["upstream 'x': models is ['']: allowed is names of"],
+            ),
+            ('name = "x"\ndialect = "demo"\nmodels = ["m"]', ["upstream 'x': models means nothing to dialect 'demo'"]),
             ('name = "x"\ndialect = "ollama"\nmodel = ""', ["upstream 'x': model is '': allowed is text that is not"]),
             (
                 'name = "x"\ndialect = "ollama"\nmodel = "m"\ninclude_usage = "no"',
@@ -686,6 +721,10 @@ class TestDocuments:
     @pytest.mark.parametrize("field", [field for field in fields(Settings) if field.name != "upstreams"])
     def test_they_tell_the_defaults(self, field: Any) -> None:
         variable = field.name.upper()
+        if field.default in {(), ""}:
+            assert self.ROWS[variable] == "none"
+            assert getattr(Settings.from_env({variable: self.LINES[variable]}), field.name)  # an example
+            return
         for text in (self.ROWS[variable].strip("`"), self.LINES[variable]):
             assert getattr(Settings.from_env({variable: text}), field.name) == field.default
 

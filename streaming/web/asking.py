@@ -9,7 +9,7 @@ from flask import Request
 from werkzeug.datastructures import MultiDict
 
 from streaming.wire import ask as asks
-from streaming.wire.ask import Ask, AskError
+from streaming.wire.ask import Ask, AskError, FlushMs
 from streaming.wire.errors import Refusal
 
 MAX_FIELDS = 100  # of a form or query string: parsing thousands would cost more than any ask needs
@@ -19,7 +19,11 @@ BODY_SECONDS = 30.0  # against bodies that never come: each holds a connection, 
 
 def read_ask(request: Request) -> Ask:
     """Return the request's ask. Raises Refusal, AskError."""
-    ask = _read_body(request) if request.method == "POST" else asks.from_pairs(query(request))
+    return with_key(request, _read_body(request) if request.method == "POST" else asks.from_pairs(query(request)))
+
+
+def with_key(request: Request, ask: Ask) -> Ask:
+    """Return the ask with the key of the header `Idempotency-Key`. Raises AskError."""
     key = header(request, "Idempotency-Key")
     if not key:
         return ask
@@ -40,6 +44,17 @@ def header(request: Request, name: str) -> str:
     return request.headers.get(name, "").encode("latin-1", "replace").decode("utf-8", "replace")
 
 
+def read_flush_ms(request: Request) -> int | None:
+    """Return the query string's `flush_ms`, None where absent: one response's own. Raises AskError."""
+    text = query(request).get("flush_ms")
+    if not text:
+        return None
+    try:
+        return msgspec.convert(text, FlushMs, strict=False)
+    except msgspec.ValidationError as error:
+        raise AskError(f"parameter 'flush_ms': {error}") from None
+
+
 def read_body(request: Request) -> bytes:
     """Return the whole body; it must have come within BODY_SECONDS. Raises Refusal: request_timeout or bad_request."""
     with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", "The request's body did not come in time.")):
@@ -51,7 +66,7 @@ def read_body(request: Request) -> bytes:
 
 def _read_body(request: Request) -> Ask:
     if request.mimetype == "application/json" or request.mimetype.endswith("+json"):
-        return asks.from_json(_json(read_body(request)))
+        return asks.from_json(read_json(request))
     if request.mimetype == "application/x-www-form-urlencoded":
         body = read_body(request)
         if body.lstrip().startswith(b"{"):
@@ -66,7 +81,9 @@ def _read_body(request: Request) -> Ask:
     )
 
 
-def _json(body: bytes) -> object:
+def read_json(request: Request) -> object:
+    """Return the decoded JSON body, whatever its media type. Raises Refusal, AskError."""
+    body = read_body(request)
     try:
         body.decode()
     except UnicodeDecodeError as error:

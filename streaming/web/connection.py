@@ -14,7 +14,7 @@ from gevent.socket import wait_write  # type: ignore[attr-defined]  # made at ru
 SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel holds for a client that reads slowly; it would grow to megabytes, times all that are stuck."""
 
-_READ = 1  # libev's flag
+READABLE = 1  # libev's flag
 _LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}  # what the kernel says of a client that vanished
 
 
@@ -22,12 +22,15 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
     """gevent's socket, able to tell a stuck client from a slow one.
 
     `blocked_since` (monotonic) is set while a write waits and the client has taken nothing since; `serving` says that
-    a request is being answered; `dropped` that it was we who ended the connection.
+    a request is being answered; `dropped` that it was we who ended the connection. `on_let_go` ends an idle connection
+    in its own way, where it is no HTTP any more. `on_send_away` ends a stream that its client resumes elsewhere.
     """
 
     blocked_since: float | None = None
     serving = False
     dropped = False
+    on_let_go: Callable[[], None] | None = None
+    on_send_away: Callable[[], None] | None = None
 
     def prepare(self, user_timeout_seconds: float) -> None:
         """Bound what the kernel keeps for the client, and how long it goes on without a sign of it.
@@ -81,7 +84,15 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
 
     def let_go(self) -> None:
         """End an idle connection: its reader sees an end of file, as if the client had closed."""
-        self.drop(plain.SHUT_RD)
+        if self.on_let_go is not None:
+            self.on_let_go()
+        else:
+            self.drop(plain.SHUT_RD)
+
+    def send_away(self) -> None:
+        """Let the client go on with another worker, if it can."""
+        if self.on_send_away is not None:
+            self.on_send_away()
 
     def peek(self) -> bool:
         """Return whether the client is there (a client that has half-closed counts as gone)."""
@@ -91,6 +102,15 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
             return True
         except OSError:
             return False
+
+    def take(self, size: int) -> bytes | None:
+        """Return what has come, b"" where the client has gone, None where there is nothing."""
+        try:
+            return bytes(self._sock.recv(size))
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
     def discard(self) -> None:
         """Throw away what the client has sent."""
@@ -115,7 +135,7 @@ class PeerWatch:
         self._client = client
         self._discard = discard
         self._gone = gone
-        self._watcher = get_hub().loop.io(client.fileno(), _READ)
+        self._watcher = get_hub().loop.io(client.fileno(), READABLE)
         self._watcher.start(self._look)
 
     def _look(self) -> None:
@@ -149,3 +169,10 @@ def reset_on_close(environ: dict[str, Any]) -> None:
     client = environ.get("gunicorn.socket")
     if isinstance(client, ClientSocket):
         client.setsockopt(plain.SOL_SOCKET, plain.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def send_away_on_drain(environ: dict[str, Any], send_away: Callable[[], None]) -> None:
+    """Call it when this worker drains and another one can serve the request's client."""
+    client = environ.get("gunicorn.socket")
+    if isinstance(client, ClientSocket):
+        client.on_send_away = send_away

@@ -11,7 +11,8 @@ from werkzeug.exceptions import HTTPException
 
 from streaming.web.streams import json_response
 from streaming.wire.ask import AskError
-from streaming.wire.errors import Refusal
+from streaming.wire.errors import Failure, Refusal
+from streaming.wire.formats.openai import error_object
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ def install(app: Flask) -> None:
     app.before_request(_take_request_id)
     app.after_request(_finish)
     app.register_error_handler(Refusal, _refusal)
+    app.register_error_handler(Failure, _failure)
     app.register_error_handler(AskError, _ask_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(ParseException, _broken_body)
@@ -63,18 +65,31 @@ def _drop_rest_of_body() -> None:
         log.debug("a refused body could not be read to its end: %s", type(error).__name__)
 
 
-def _refusal(refusal: Refusal) -> Response:
-    body = {"error": {"code": refusal.code, "message": refusal.message, "request_id": g.request_id}}
-    response = json_response(body, refusal.status)
+def _refusal(refusal: Refusal, field: str | None = None) -> Response:
+    error = {"code": refusal.code, "message": refusal.message, "request_id": g.request_id}
+    if request.path.startswith("/v1/"):  # what is asked there expects OpenAI's shape
+        error = error_object(refusal.code, refusal.message, refusal.status, field)
+    response = json_response({"error": error}, refusal.status)
     if refusal.retry_after is not None:
         response.headers["Retry-After"] = str(refusal.retry_after)
     return response
 
 
+def _failure(failure: Failure) -> Response:
+    """An upstream failed a call that is no run, an upload or a rating; a run's failure is in its `end`."""
+    error = failure.as_end_error()
+    return _refusal(Refusal(error.code, error.message, retry_after=error.retry_after, status=error.status))
+
+
 def _ask_error(error: AskError) -> Response:
+    return _refusal(as_refusal(error), error.field)
+
+
+def as_refusal(error: AskError) -> Refusal:
+    """Return the refusal of an ask that cannot be read, as a sentence."""
     sentence = str(error)
     end = "" if sentence.endswith("?") else "."
-    return _refusal(Refusal("bad_request", sentence[0].upper() + sentence[1:] + end))
+    return Refusal("bad_request", sentence[0].upper() + sentence[1:] + end)
 
 
 def _http_error(error: HTTPException) -> Response:

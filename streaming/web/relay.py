@@ -1,9 +1,14 @@
 """What every route works with; create_app puts it into the app's extensions."""
 
-from flask import current_app
+from flask import current_app, g
+from gevent.lock import BoundedSemaphore
 
+from streaming.relay.apps import Apps
+from streaming.relay.chats import Chats
 from streaming.relay.runs import Caller, Runs
 from streaming.web.streams import StreamSettings
+
+UPLOADS_AT_ONCE = 16  # each may hold MAX_UPLOAD_BYTES on disk
 
 
 class Relay:
@@ -13,17 +18,28 @@ class Relay:
         self,
         *,
         runs: Runs,
+        chats: Chats,
+        apps: Apps,
         stream_settings: StreamSettings,
         chat_wait_seconds: float,
         write_timeout_seconds: float,
+        ws_idle_seconds: float,
         shutdown_grace_seconds: float,
         crowded_at_connections: int,
+        max_upload_bytes: int,
+        embed_origins: tuple[str, ...],
     ) -> None:
         self.runs = runs
+        self.chats = chats
+        self.apps = apps
         self.stream_settings = stream_settings
         self.chat_wait_seconds = chat_wait_seconds
         self.write_timeout_seconds = write_timeout_seconds
+        self.ws_idle_seconds = ws_idle_seconds
         self.shutdown_grace_seconds = shutdown_grace_seconds
+        self.max_upload_bytes = max_upload_bytes
+        self.embed_origins = embed_origins
+        self.upload_slots = BoundedSemaphore(UPLOADS_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 
     def count_connections(self, number: int) -> None:
@@ -40,4 +56,4 @@ def current_relay() -> Relay:
 
 def current_caller() -> Caller:
     """Return who asks."""
-    return Caller()
+    return Caller(request_id=g.request_id)

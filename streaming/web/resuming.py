@@ -32,9 +32,13 @@ def events_cursor(request: Request, run: Run) -> int:
 
     Raises Refusal for what is no cursor, another run's, or beyond a live log.
     """
-    texts = (query(request).get("after", ""), last_event_id(request))
-    after = max((_of_run(text, run) for text in texts if text), default=0)
-    if after > run.last_seq and not run.ended:
+    return goes_on(run, query(request).get("after", ""), last_event_id(request))
+
+
+def goes_on(run: Run, *cursors: str) -> int:
+    """Return where a subscriber of the run goes on: the larger cursor, "" = the start. Raises Refusal as above."""
+    after = max((_of_run(text, run) for text in cursors if text), default=0)
+    if not run.has(after):
         raise Refusal("bad_cursor", "The cursor lies beyond the run's last event.")
     return after
 
@@ -58,11 +62,22 @@ def lost(refusal: Refusal, run_id: str, after: int, name: str, settings: StreamS
     The end's id lies far beyond the cursor; when EventSource comes back with it, the answer is 204. Formats without
     a place for an `end` raise the refusal.
     """
-    if name in {"text", "json"}:
-        raise refusal
+    if refusal.code == "store_unavailable" or name in {"text", "json"}:
+        return come_back(refusal, run_id, name, settings)
     if after >= LOST_END_SKIP and name == "sse":
         return Response(status=204)
     end = End(reason="interrupted")
     entries = [Entry(after + LOST_END_SKIP, end.type, msgspec.json.encode(end))]
     format_ = make_format(name, settings, f"{run_id}.")
     return streaming_response(writes(format_, entries, format_.opening()), format_, run_id)
+
+
+def come_back(refusal: Refusal, run_id: str, name: str, settings: StreamSettings) -> Response:
+    """Answer a resume that cannot be served now, with an empty stream: EventSource gives up for good at a status.
+
+    Only the shared store being away is such a case, and SSE such a format; else the refusal is raised.
+    """
+    if refusal.code != "store_unavailable" or name != "sse":
+        raise refusal
+    format_ = make_format(name, settings, "")
+    return streaming_response(iter([format_.opening()]), format_, run_id)

@@ -1,12 +1,15 @@
 """The HTTP interface to runs."""
 
-from flask import Blueprint, Request, Response, render_template, request
+from flask import Blueprint, Request, Response, request
 
 from streaming.relay.run import Run
 from streaming.web import resuming
-from streaming.web.asking import read_ask, read_body
+from streaming.web.asking import read_ask, read_body, read_flush_ms
+from streaming.web.look import look_of
+from streaming.web.page import answer_page, refused_page
 from streaming.web.relay import current_caller, current_relay
 from streaming.web.streams import json_answer, json_response, negotiated, respond, subscribed
+from streaming.wire.ask import AskError
 from streaming.wire.errors import Refusal
 
 STOP_WAIT_SECONDS = 5.0
@@ -18,22 +21,22 @@ routes = Blueprint("relay", __name__)
 @routes.route("/stream", methods=["GET", "POST"])
 def stream() -> Response:
     """Start a run and stream it, or resume the run that Last-Event-ID names; never both."""
-    _refuse_what_nobody_reads(request)
+    refuse_what_nobody_reads(request)
     cursor = resuming.last_event_id(request)
     return _resume(cursor) if cursor else _start_stream()
 
 
 def _resume(cursor: str) -> Response:
-    relay, name = current_relay(), negotiated(request)
+    relay, name, flush_ms = current_relay(), negotiated(request), read_flush_ms(request)
     read_body(request)  # unread, it would look like a client that goes on talking, and its leaving would go unseen
     run_id, after = resuming.stream_cursor(cursor)
     try:
         run = relay.runs.get(run_id)
     except Refusal as refusal:
         return resuming.lost(refusal, run_id, after, name, relay.stream_settings)
-    if after > run.last_seq and not run.ended:
+    if not run.has(after):
         raise Refusal("bad_cursor", "The cursor lies beyond the run's last event.")
-    return respond(run, after, name, relay.stream_settings, id_prefix=f"{run.id}.")
+    return respond(run, after, name, relay.stream_settings, f"{run.id}.", flush_ms)
 
 
 def _start_stream() -> Response:
@@ -42,21 +45,26 @@ def _start_stream() -> Response:
     if ask.response_mode == "blocking":
         name = "json"
     run = relay.runs.start(ask, current_caller())
-    return respond(run, 0, name, relay.stream_settings, id_prefix=f"{run.id}.")
+    return respond(run, 0, name, relay.stream_settings, f"{run.id}.", ask.flush_ms)
 
 
 @routes.post("/chat")
 def chat() -> Response:
     """Ask and wait for the whole answer; a browser's form gets a page."""
     relay = current_relay()
-    run = relay.runs.start(read_ask(request), current_caller())
+    try:
+        run = relay.runs.start(read_ask(request), current_caller())
+    except (Refusal, AskError) as refused:
+        if _wants_page(request):
+            return refused_page(refused)
+        raise
     with subscribed(run) as cursor:
         ended = run.wait_end(relay.chat_wait_seconds)
         cursor.close(by_us=True)
     if not ended and run.presence is not None:
         run.presence.soften()
     if _wants_page(request):  # to an address of its own: reloading the form's answer would ask again
-        return Response(status=303, headers={"Location": f"/runs/{run.id}", "X-Run-Id": run.id})
+        return _to_page(run)
     return json_answer(run.answer()) if ended else _come_back(run)
 
 
@@ -64,15 +72,9 @@ def _wants_page(request: Request) -> bool:
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
 
 
-def _page(run: Run) -> Response:
-    """The answer for a browser without JavaScript; it refreshes itself until the end."""
-    answer, question = run.answer(), run.turn.context.messages[-1].text()
-    page = render_template("answer.html", answer=answer, question=question, run_id=run.id, seconds=COME_BACK_SECONDS)
-    response = Response(page)
-    response.headers["X-Run-Id"] = run.id
-    response.headers["Cache-Control"] = "no-store"
-    response.status_code = answer.status() if answer.end else 202
-    return response
+def _to_page(run: Run) -> Response:
+    """Send a browser to the run's page, in the same look."""
+    return Response(status=303, headers={"Location": f"/runs/{run.id}{look_of(request).asked}", "X-Run-Id": run.id})
 
 
 def _come_back(run: Run) -> Response:
@@ -102,11 +104,15 @@ def start() -> Response:
 @routes.get("/runs/<run_id>/events")
 def events(run_id: str) -> Response:
     """Follow a run from any point, in any format."""
-    _refuse_what_nobody_reads(request)
+    refuse_what_nobody_reads(request)
     read_body(request)
     relay = current_relay()
-    run = relay.runs.get(run_id)
-    return respond(run, resuming.events_cursor(request, run), negotiated(request), relay.stream_settings)
+    try:
+        run = relay.runs.get(run_id)
+    except Refusal as refusal:
+        return resuming.come_back(refusal, run_id, negotiated(request), relay.stream_settings)
+    after, flush_ms = resuming.events_cursor(request, run), read_flush_ms(request)
+    return respond(run, after, negotiated(request), relay.stream_settings, flush_ms=flush_ms)
 
 
 @routes.get("/runs/<run_id>")
@@ -116,7 +122,7 @@ def snapshot(run_id: str) -> Response:
     if run.presence is not None:
         run.presence.seen()
     if _wants_page(request):
-        return _page(run)
+        return answer_page(run)
     return json_response(run.answer().as_snapshot())
 
 
@@ -125,18 +131,12 @@ def stop(run_id: str) -> Response:
     """Stop a run and return its end; 202 where the upstream takes its time."""
     run = current_relay().runs.get(run_id)
     run.end_early("stopped")
-    if not run.wait_end(STOP_WAIT_SECONDS):
+    ended = run.wait_end(STOP_WAIT_SECONDS)
+    if _wants_page(request):
+        return _to_page(run)
+    if not ended:
         return _come_back(run)
     return json_response(run.end)
-
-
-@routes.get("/upstreams")
-def upstreams() -> Response:
-    """Return what can be asked; the first one is the default."""
-    known = current_relay().runs.upstreams
-    return json_response(
-        {"upstreams": [{"name": each.name, "dialect": each.dialect_name, "model": each.model} for each in known]}
-    )
 
 
 @routes.get("/healthz")
@@ -147,13 +147,16 @@ def healthz() -> Response:
 
 @routes.get("/readyz")
 def readyz() -> Response:
-    """Ready for new runs; 503 while draining."""
+    """Ready for new runs; 503 while draining or starting.
+
+    A shared store that is away is told with 200: it is away for all workers, and what runs here can still be read.
+    """
     runs = current_relay().runs
-    status = "draining" if runs.draining else "ready"
-    return json_response({"status": status, "runs": runs.counts()}, 503 if runs.draining else 200)
+    status = 503 if runs.state in {"draining", "starting"} else 200
+    return json_response({"status": runs.state, "runs": runs.counts()}, status)
 
 
-def _refuse_what_nobody_reads(request: Request) -> None:
+def refuse_what_nobody_reads(request: Request) -> None:
     """A HEAD or a prefetch would cost a generation, or a subscriber, that nobody looks at."""
     if request.method == "HEAD":
         raise Refusal("method_not_allowed", "HEAD is not answered here: it would cost a generation.")

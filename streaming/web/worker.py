@@ -55,7 +55,11 @@ class RelayWorker(GeventWorker):
 
         An app's own `Connection: close` is dropped by gunicorn as hop-by-hop.
         """
-        if req.path == "/stream" or req.path.endswith("/events"):
+        if (
+            req.path in {"/stream", "/v1/chat/completions"}
+            or req.path.endswith("/events")
+            or req.path.startswith("/api/chat")
+        ):
             req.force_close()
         sock.serving = True
         try:
@@ -116,17 +120,28 @@ class RelayWorker(GeventWorker):
             self._drop_stuck()
             self._let_idle_go()
             now = time.monotonic()
+            if runs.moving:
+                self._send_away()
             if runs.counts()["unfinished"]:
-                # The log lives here alone and nobody can come any more: a run without a reader is for nobody.
-                runs.interrupt(last_seconds, only_unfollowed=now < self._window_end(grace_seconds))
+                self._interrupt(last_seconds, in_window=now < self._window_end(grace_seconds))
             elif last_run_ended is None:
                 last_run_ended = now
             elif now - last_run_ended >= last_seconds:
                 break
             gevent.sleep(0.05)
+        runs.close()
         for client in list(self._clients):
             client.drop()
         gevent.sleep(0)
+
+    def _interrupt(self, within_seconds: float, *, in_window: bool) -> None:
+        """End what runs too long. A log that lives here alone is for nobody, once its last reader has gone."""
+        if not in_window or not self._relay.runs.moving:
+            self._relay.runs.interrupt(within_seconds, only_unfollowed=in_window)
+
+    def _send_away(self) -> None:
+        for client in list(self._clients):
+            client.send_away()
 
     def _window_end(self, grace_seconds: float) -> float:
         if self._hurried:

@@ -15,6 +15,7 @@ class Answer(msgspec.Struct, kw_only=True):
 
     run_id: str = ""
     conversation_id: str | None = None
+    created: int = 0  # Unix seconds
     seq: int = 0
     upstream: Upstream | None = None
     text: str = ""
@@ -69,6 +70,7 @@ class _Folding:
 
     def start(self, event: Start) -> None:
         self.answer.run_id, self.answer.conversation_id = event.run_id, event.conversation_id
+        self.answer.created = event.created
 
     def upstream(self, event: Upstream) -> None:
         self.answer.upstream = event

@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -12,6 +12,7 @@ from msgspec import Meta
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 FlushMs = Annotated[int, Meta(ge=0, le=5000)]
 Content = str | list[dict[str, Any]]  # text, or OpenAI's content parts
+T = TypeVar("T")
 
 
 class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -22,12 +23,20 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     name: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
+    reasoning_content: str | None = None  # DeepSeek wants its thinking back beside tool calls
 
     def text(self) -> str:
         """Return the text alone, without images and other parts."""
         if not isinstance(self.content, list):
             return self.content or ""
         return "".join(part["text"] for part in self.content if isinstance(part.get("text"), str))
+
+
+class Tool(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A function that the model may call. Calls of tools of other types have another shape, which is not relayed."""
+
+    type: Literal["function"]
+    function: dict[str, Any]
 
 
 class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,6 +51,12 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     stop: Annotated[str, Meta(max_length=256)] | Annotated[list[str], Meta(max_length=4)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     reasoning_effort: Annotated[str, Meta(max_length=16)] | None = None
+    verbosity: Annotated[str, Meta(max_length=16)] | None = None
+    logit_bias: Annotated[dict[str, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)] | None = None
+    response_format: dict[str, Any] | None = None
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    tool_choice: Literal["none", "auto", "required"] | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
 
 
 class Ask(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, kw_only=True):
@@ -53,6 +68,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     replace_last: bool = False  # the prompt takes the place of the conversation's last turn
     user: Name | None = None
     upstream: Name | None = None  # None = the first one configured
+    model: Name | None = None  # one that the upstream lets callers choose; None = the configured one
     inputs: dict[str, Any] | None = None  # Dify
     files: Annotated[list[dict[str, Any]], Meta(max_length=20)] | None = None  # Dify
     options: Options | None = None
@@ -68,6 +84,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[Message]  # the whole conversation so far, the question last
     conversation_id: str | None = None  # the upstream's own, where it keeps conversations
     user: str
+    request_id: str | None = None  # of the HTTP request that asked, for upstreams that note it
 
 
 _ALIASES = {"query": "prompt"}
@@ -78,7 +95,14 @@ _JSON_FIELDS = ("messages", "inputs", "files", "options")  # in a form or query 
 
 
 class AskError(ValueError):
-    """A field is missing, unknown, of the wrong type or out of range; the message names it."""
+    """A field is missing, unknown, of the wrong type or out of range; the message names it.
+
+    `field` is its path, such as messages[0].role, None where it is not a single one's fault.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        self.field = field
+        super().__init__(message)
 
 
 def from_json(value: Any) -> Ask:
@@ -117,19 +141,25 @@ def _convert(fields: dict[str, Any], *, strict: bool) -> Ask:
             if name in fields:
                 raise AskError(f"give '{name}' or '{alias}', not both")
             fields = {name: fields[alias], **{key: item for key, item in fields.items() if key != alias}}
-    try:
-        ask = msgspec.convert(fields, Ask, strict=strict)
-    except (msgspec.ValidationError, RecursionError) as error:
-        raise AskError(_named(str(error))) from None
+    ask = checked(fields, Ask, strict=strict)
     _check(ask)
     return ask
 
 
-def _named(message: str) -> str:
+def checked(value: Any, type_: type[T], *, strict: bool = True) -> T:
+    """Return the value as a `type_`. Raises AskError, which names the field that is wrong."""
+    try:
+        return msgspec.convert(value, type_, strict=strict)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise _named(str(error)) from None
+
+
+def _named(message: str) -> AskError:
     """Turn msgspec's "Expected `int`, got `str` - at `$.options.seed`" into a sentence that begins with the field."""
     what, _, path = message.rpartition(" - at `$.")
-    named = f"field '{path.rstrip('`')}': {what}" if what else message
-    return _UNSHOWABLE.sub("?", named if len(named) <= 256 else named[:256] + "…")
+    field = path.rstrip("`") if what else None
+    named = f"field '{field}': {what}" if field else message
+    return AskError(_UNSHOWABLE.sub("?", named if len(named) <= 256 else named[:256] + "…"), field)
 
 
 def _check(ask: Ask) -> None:

@@ -39,23 +39,30 @@ REFUSALS = {
     "bad_request": 400,
     "bad_cursor": 400,
     "unknown_upstream": 400,
+    "not_supported": 400,
     "forbidden": 403,
     "not_found": 404,
     "run_not_found": 404,
     "other_instance": 404,
     "conversation_not_found": 404,
+    "model_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "conversation_busy": 409,
+    "run_unfinished": 409,
     "run_expired": 410,
     "body_too_large": 413,
+    "file_too_large": 413,
     "uri_too_long": 414,
     "unsupported_media_type": 415,
+    "unsupported_file_type": 415,
     "idempotency_mismatch": 422,
     "headers_too_large": 431,
     "internal": 500,
     "too_many_runs": 503,
+    "too_many_uploads": 503,
     "draining": 503,
+    "store_unavailable": 503,
 }
 
 
@@ -105,11 +112,14 @@ class Failure(RelayError):
 
 
 class Refusal(RelayError):
-    """A request was refused before it cost anything. `code` is one of REFUSALS; `retry_after` in seconds."""
+    """A request was refused before it cost anything. `code` is one of REFUSALS; `retry_after` in seconds.
 
-    def __init__(self, code: str, message: str, *, retry_after: int | None = None) -> None:
+    With `status` the code is one of FAILURES: an upstream refused a call that is no run.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_after: int | None = None, status: int | None = None) -> None:
         self.code = code
         self.message = message
-        self.status = REFUSALS[code]
+        self.status = status or REFUSALS[code]
         self.retry_after = retry_after
         super().__init__(f"{code}: {message}")

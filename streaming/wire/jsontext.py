@@ -10,6 +10,11 @@ from typing import Any
 
 import msgspec
 
+MAX_DEPTH = 200
+"""Of JSON that strangers wrote and every subscriber gets: a decoder's own limit depends on how high its stack is, so
+the same text would be JSON for one and none for another."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _HIGH_SURROGATES = range(0xD800, 0xDC00)
 
@@ -42,6 +47,18 @@ def _scrub(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_scrub(item) for item in value]
     return value
+
+
+def too_deep(data: bytes) -> bool:
+    """Return whether a JSON text is nested deeper than MAX_DEPTH."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return False
+    depth = 0
+    for bracket in re.findall(rb"[\[\]{}]", _STRING.sub(b"", data)):
+        depth += 1 if bracket in b"[{" else -1
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 class SurrogateJoiner:

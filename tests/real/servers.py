@@ -140,10 +140,13 @@ class Aimock(Server):
         super().__init__(NODE, AIMOCK, "--port", "0", "--fixtures", path, "--validate-on-load")
 
     def calls(self, prompt: str) -> list[dict[str, Any]]:
-        """Return the bodies of the requests whose last message is the prompt, from the server's own journal."""
+        """Return the bodies of the requests whose last message is the prompt."""
+        return [body for body in self.journal() if body["messages"][-1]["content"] == prompt]
+
+    def journal(self) -> list[dict[str, Any]]:
+        """Return the bodies of all requests, from the server's own journal."""
         journal = requests.get(self.url.removesuffix("v1") + "__aimock/journal", timeout=WAIT_SECONDS).json()
-        bodies = [entry["body"] for entry in journal if entry["path"].endswith("/chat/completions")]
-        return [body for body in bodies if body["messages"][-1]["content"] == prompt]
+        return [entry["body"] for entry in journal if entry["path"].endswith("/chat/completions")]
 
 
 def settings(server: LlamaCpp | Aimock, **others: str) -> dict[str, str]:

@@ -216,7 +216,7 @@ def read_tokens(stream: Iterator[Event], count: int) -> list[Event]:
 
 def cut_after(response: requests.Response, size: int) -> list[Event]:
     """Read so many bytes of an SSE stream and hang up; return the events that arrived whole."""
-    data = response.raw.read(size)
+    data = response.raw.read(size, decode_content=True)
     response.close()
     return list(clients.sse_events([data[: data.rfind(b"\n\n") + 2]]))
 

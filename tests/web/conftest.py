@@ -7,6 +7,7 @@ import pytest
 from tests.leaks import nothing_kept
 from tests.live import Relay, ScriptedUpstream, relay, scripted, wait_until
 from tests.relay.support import DONE, FINISH, token_chunk
+from tests.scripted_dify import Dify
 
 SETTINGS = {
     "HEARTBEAT_SECONDS": "0.2",
@@ -54,3 +55,33 @@ def server(_relay: Relay, upstream: ScriptedUpstream) -> Iterator[Relay]:
     """The relay in front of `upstream`. A test that leaves a run behind fails: nobody would stop it."""
     yield _relay
     wait_until(lambda: _relay.counts()["unfinished"] == 0, "every run has ended")
+
+
+@pytest.fixture(scope="session")
+def _dify() -> Dify:
+    return Dify()
+
+
+@pytest.fixture(scope="session")
+def _dify_relay(_dify: Dify, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
+    with scripted(_dify) as upstream:
+        file = tmp_path_factory.mktemp("dify") / "upstreams.toml"
+        app = f'[[upstream]]\nname = "app"\ndialect = "dify"\nurl = "{upstream.url}"\napi_key_env = "KEY"\n'
+        file.write_text(app + '[[upstream]]\nname = "demo"\ndialect = "demo"\n')
+        with relay(UPSTREAMS_FILE=str(file), KEY="app-1", MAX_UPLOAD_BYTES="3MiB", MAX_BODY_BYTES="64KiB") as server:
+            with nothing_kept(server, kept_to=[upstream.port]):
+                yield server
+
+
+@pytest.fixture
+def dify(_dify: Dify) -> Dify:
+    """The Dify app behind `dify_server`, answering well until the test says otherwise."""
+    _dify.reset()
+    return _dify
+
+
+@pytest.fixture
+def dify_server(_dify_relay: Relay, dify: Dify) -> Iterator[Relay]:
+    """A relay in front of a Dify app named `app` and of the demo. Its files: 3 MiB."""
+    yield _dify_relay
+    wait_until(lambda: _dify_relay.counts()["unfinished"] == 0, "every run has ended")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from streaming.wire.ask import Ask, AskError, Context, Message, Options
+from streaming.wire.ask import Ask, AskError, Context, Message, Options, Tool
 from streaming.wire.dialects.dify import Dify
 from streaming.wire.dialects.http import endpoint
 from streaming.wire.dialects.openai import OpenAI
@@ -124,6 +124,23 @@ PLAIN = {"model": "m", "stream": True, "stream_options": {"include_usage": True}
             context("hi"),
             {**PLAIN, "temperature": 0, "max_tokens": 5, "stop": ["\n"], "seed": -1, "messages": [user("hi")]},
         ),
+        (
+            {"models": ("m-2",)},
+            Ask(prompt="hi", model="m-2"),
+            context("hi"),
+            {**PLAIN, "model": "m-2", "messages": [user("hi")]},
+        ),
+        (
+            {},
+            Ask(prompt="hi", options=Options(tools=[Tool("function", {"name": "f"})], tool_choice="auto")),
+            context("hi"),
+            {
+                **PLAIN,
+                "tools": [{"type": "function", "function": {"name": "f"}}],
+                "tool_choice": "auto",
+                "messages": [user("hi")],
+            },
+        ),
         ({}, Ask(messages=[Message(role="user", content=PARTS)]), context(PARTS), {**PLAIN, "messages": [user(PARTS)]}),
         (  # a tool's turn: absent fields stay absent, old servers refuse nulls
             {},
@@ -205,7 +222,7 @@ TURNS = [Message(role="system", content="Be brief."), Message(role="user", conte
             Ask(prompt="hi", files=[]),
             context("hi"),
             "/v1/completion-messages",
-            {**CHAT, "inputs": {}, "query": "hi", "files": []},
+            {**CHAT, "inputs": {"query": "hi"}, "query": "hi", "files": []},
         ),
         ("workflow", {}, Ask(prompt="hi"), context("hi"), "/v1/workflows/run", {**CHAT, "inputs": {"query": "hi"}}),
         (
@@ -245,10 +262,21 @@ def test_a_request_leaves_the_ask_as_it_was() -> None:
     assert ask.inputs == {"lang": "de"}
 
 
+@pytest.mark.parametrize("mode", ["chat", "completion", "workflow"])
+def test_dify_is_told_the_id_of_the_request_as_its_trace_id(mode: str) -> None:
+    given = Context(messages=[Message(role="user", content="hi")], user="u", request_id="req-1")
+    assert json.loads(dify(mode).request(Ask(prompt="hi"), given).body)["trace_id"] == "req-1"
+    assert "trace_id" not in json.loads(dify(mode).request(Ask(prompt="hi"), context("hi")).body)
+
+
 def test_a_lone_surrogate_in_a_question_still_makes_a_request() -> None:
     ask = Ask(prompt="a\ud83d", inputs={"\udca7": "b\ud83d"})
     assert json.loads(dify().request(ask, context("a\ud83d")).body)["query"] == "a\ufffd"
     assert json.loads(openai().request(Ask(prompt="a\ud83d"), context("a\ud83d")).body)["messages"] == [user("a\ufffd")]
+
+
+REMOTE = {"type": "image", "transfer_method": "remote_url", "url": "https://x.example/a.png"}
+LOCAL = {"type": "document", "transfer_method": "local_file", "upload_file_id": "f-1", "newer": True}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +285,17 @@ def test_a_lone_surrogate_in_a_question_still_makes_a_request() -> None:
         (openai(), Ask(prompt="hi", inputs={}), "'inputs'"),
         (openai(), Ask(prompt="hi", files=[]), "'files'"),
         (dify(), Ask(prompt="hi", options=Options()), "'options'"),
+        (dify(), Ask(prompt="hi", model="m"), "'model'"),
+        (openai(), Ask(prompt="hi", model="m-2"), "'model'"),
+        (openai(models=("m-2",)), Ask(prompt="hi", model="m-3"), "'model'"),
         (dify(), Ask(inputs={}), "'prompt'"),
+        (dify(), Ask(prompt="hi", files=[{}]), r"'files\[0\]': .*`type`"),
+        (dify(), Ask(prompt="hi", files=[REMOTE, {**REMOTE, "type": "exe"}]), r"'files\[1\].type'"),
+        (dify(), Ask(prompt="hi", files=[{**REMOTE, "transfer_method": "ftp"}]), r"'files\[0\].transfer_method'"),
+        (dify(), Ask(prompt="hi", files=[{**REMOTE, "url": "file:///etc/passwd"}]), r"'files\[0\].url'"),
+        (dify(), Ask(prompt="hi", files=[{**REMOTE, "url": None}]), r"'files\[0\].url' is missing"),
+        (dify("workflow"), Ask(inputs={}, files=[{**LOCAL, "upload_file_id": 5}]), r"'files\[0\].upload_file_id'"),
+        (dify(), Ask(prompt="hi", files=[{**LOCAL, "upload_file_id": None}]), r"'files\[0\].upload_.* is missing"),
         (dify("completion"), Ask(prompt="hi", conversation_id="c"), "'conversation_id'"),
         (dify("workflow"), Ask(inputs={}, conversation_id="c"), "'conversation_id'"),
     ],
@@ -274,8 +312,12 @@ def test_a_field_that_the_upstream_does_not_have_is_refused_by_name(
     [
         (openai(), Ask(prompt="hi", conversation_id="c", options=Options(seed=1))),
         (dify(), Ask(prompt="hi", conversation_id="c", inputs={}, files=[])),
+        (openai(), Ask(prompt="hi", model="m")),
+        (openai(models=("m-2",)), Ask(prompt="hi", model="m-2")),
+        (openai(models=("*",)), Ask(prompt="hi", model="whatever")),
         (dify("completion"), Ask(inputs={})),
         (dify("workflow"), Ask(inputs={}, files=[])),
+        (dify(), Ask(prompt="hi", files=[REMOTE, LOCAL])),
     ],
 )
 def test_a_field_that_the_upstream_has_passes(dialect: OpenAI | Dify, ask: Ask) -> None:

@@ -248,14 +248,23 @@ def test_dify_is_stopped_by_a_call_for_the_task_with_the_user_that_asked(name: s
     assert request.headers["Content-Type"] == "application/json"
 
 
-@pytest.mark.parametrize(
-    "task", ["../../v1/admin", "a/b", "a?b=1", "a#b", "a%2fb", "a b", "a\n", "", "x" * 129, "{task}", "é"]
-)
+BAD_IDS = ["../../v1/admin", "a/b", "a?b=1", "a#b", "a%2fb", "a b", "a\n", "", "x" * 129, "{task}", "é"]
+
+
+@pytest.mark.parametrize("task", BAD_IDS)
 def test_a_task_id_that_could_change_the_stop_url_is_refused(task: str) -> None:
     fixture = load("d2-dify-chat-legacy")
     reader = fixture.dialect().reader(fixture.context())
     reader.feed(ServerSentEvent(json.dumps({"event": "message", "task_id": task, "answer": "x"})))
     assert reader.stop_request() is None
+
+
+@pytest.mark.parametrize("message", [*BAD_IDS, 5, None])
+def test_a_message_id_that_could_change_a_url_is_not_told(message: object) -> None:
+    fixture = load("d2-dify-chat-legacy")
+    reader = fixture.dialect().reader(fixture.context())
+    reader.feed(ServerSentEvent(json.dumps({"event": "message_end", "message_id": message})))
+    assert reader.eof().metadata == {}
 
 
 def test_openai_has_no_stop_call_because_closing_the_connection_stops_it() -> None:

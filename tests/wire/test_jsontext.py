@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming.wire.events import Token
-from streaming.wire.jsontext import NotJSON, SurrogateJoiner, dumps, loads
+from streaming.wire.jsontext import MAX_DEPTH, NotJSON, SurrogateJoiner, dumps, loads, too_deep
 
 HIGH, LOW = "\ud83d", "\udca7"
 
@@ -122,3 +123,17 @@ def test_our_events_are_refused_by_the_plain_encoder_where_dumps_is_needed() -> 
     """Should msgspec learn to write lone surrogates, the log would no longer be UTF-8: this test says so."""
     with pytest.raises(UnicodeEncodeError):
         msgspec.json.encode(Token(text=HIGH))
+
+
+@pytest.mark.parametrize("wrap", [lambda text: f"[{text}]", lambda text: f'{{"a":{text}}}'])
+def test_depth_is_counted_exactly(wrap: Callable[[str], str]) -> None:
+    text = "1"
+    for depth in range(1, MAX_DEPTH + 2):
+        text = wrap(text)
+        assert too_deep(text.encode()) == (depth > MAX_DEPTH)
+
+
+def test_brackets_in_texts_and_side_by_side_are_no_depth() -> None:
+    text = json.dumps({'"[\\': "[" * 1000, "\\": ["{[\\" * 1000], "b": [[]] * 1000, "c": '\\"[' * 1000})
+    assert not too_deep(text.encode())
+    assert too_deep(("[" * 1000).encode())  # broken off
