@@ -1,8 +1,9 @@
-// Asks and follows with client.js in Node. Argument: JSON {client, url, asks, headers?}. Prints one JSON line for each
-// answer, and then lives as long as something is left that holds the process.
-const { client, url, asks, headers, stopAfter } = JSON.parse(process.argv[2]);
+// Asks and follows with client.js in Node. Argument: JSON {client, url, asks}, and if need be {headers, stopAfter: number
+// of tokens, through: where to follow, if not at url}. Prints one JSON line for each answer, and then lives as long as
+// something is left that holds the process.
+const { client, url, asks, headers, stopAfter, through = url } = JSON.parse(process.argv[2]);
 const { Relay } = await import(client);
-const relay = new Relay(url, { headers });
+const asking = new Relay(url, { headers }), relay = new Relay(through, { headers });
 
 const follow = (run, began) => new Promise((done) => {
   const states = [];
@@ -21,7 +22,7 @@ const follow = (run, began) => new Promise((done) => {
 await Promise.all(asks.map(async (ask) => {
   const began = Date.now();
   try {
-    await follow(await relay.start(ask), began);
+    await follow(await asking.start(ask), began);
   } catch ({ code, status, message }) {
     console.log(JSON.stringify({ code, status, message }));
   }

@@ -45,6 +45,9 @@ DOCUMENTS = [
 ]
 
 ADDRESSES = [
+    "javascript:alert(1)",
+    "data:text/html,<script>alert(1)</script>",
+    "vbscript:msgbox(1)",
     "[x](javascript:alert(1))",
     "[x](JaVaScRiPt:alert(1))",
     "[x](java\tscript:alert(1))",

@@ -138,7 +138,9 @@ def test_characters_that_come_in_halves_are_shown_whole(open_page: OpenPage, ser
 
 def test_a_replaced_answer_leaves_nothing(open_page: OpenPage, server: Relay) -> None:
     page = by_hand(open_page, server)
-    page.evaluate("view.append('- shown **bo'), view.append('ld** and pending'), view.replace('Not **that**.'), draw()")
+    page.evaluate(
+        "view.append('- shown **bo'), view.append('ld**\\n\\nand pending'), view.replace('Not **that**.'), draw()"
+    )
     assert page.evaluate("[kit.inside(body), view.source()]") == ["<p>Not <strong>that</>.</>", "Not **that**."]
     page.evaluate("view.append(' Really.'), view.finish(), draw(), draw()")
     assert page.evaluate("[body.textContent, view.source()]") == ["Not that. Really.", "Not **that**. Really."]

@@ -383,6 +383,7 @@ def test_the_first_load_is_small_and_all_from_here(open_page: OpenPage, server: 
     sizes: dict[str, float] = {}
     urls: list[str] = []
     client.on("Network.requestWillBeSent", lambda event: urls.append(event["request"]["url"]))
+    client.on("Network.loadingFailed", lambda event: urls.append(event["errorText"]))
     client.on("Network.loadingFinished", lambda event: sizes.update({event["requestId"]: event["encodedDataLength"]}))
     page.goto(server.url, wait_until="networkidle")
     urls = [url for url in urls if not url.startswith("data:")]

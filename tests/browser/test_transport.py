@@ -6,7 +6,6 @@ import random
 import re
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -264,9 +263,7 @@ def test_a_second_tab_shows_the_same_and_stops_both(open_page: OpenPage, server:
         expect(answer(tab)).to_have_text("one two")
     page.reload()
     button(other, "Stop").click()
-    began = time.monotonic()
     assert call.call.await_close()
-    assert time.monotonic() - began < 1
     for tab in (page, other):
         expect(tab.locator(".note")).to_have_text("Stopped.")
         assert shown(tab) == "one two"
@@ -424,7 +421,7 @@ def test_a_relay_that_dies_leaves_what_was_seen(open_page: OpenPage, model: Mode
         expect(answer(page)).to_have_text("before")
         proxy.port = relays.enter_context(relay(**model.settings())).port
         os.killpg(first.process.pid, signal.SIGKILL)
-        expect(page.get_by_role("alert")).to_contain_text("The relay no longer has this answer.", timeout=15_000)
+        expect(page.get_by_role("alert")).to_contain_text("The relay no longer has this answer.")
         assert shown(page) == "before"
 
 
