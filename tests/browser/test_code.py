@@ -91,7 +91,7 @@ def test_a_faulty_grammar_costs_no_text(open_page: OpenPage, server: Relay) -> N
 
 def test_selected_code_is_left_alone_until_it_is_not(open_page: OpenPage, server: Relay) -> None:
     page = open_sheet(open_page, server)
-    page.evaluate(
+    selected = page.evaluate(
         """async () => {
             const { highlight } = await import("/static/code.js");
             const view = kit.show();
@@ -102,12 +102,19 @@ def test_selected_code_is_left_alone_until_it_is_not(open_page: OpenPage, server
             highlight(code, "python").then(() => (over = true));
             await import("/static/vendor/highlight.js-11.12.0/es/core.min.js");
             await import("/static/vendor/highlight.js-11.12.0/es/languages/python.min.js");
+            const selected = [];
+            for (const length of [6, 8]) {
+                for (let turn = 0; turn < 10; turn++) await new Promise((turn) => setTimeout(turn));
+                selected.push(getSelection().toString(), over);
+                getSelection().setBaseAndExtent(code.firstChild, 0, code.firstChild, length);
+            }
             for (let turn = 0; turn < 10; turn++) await new Promise((turn) => setTimeout(turn));
-            window.selected = [getSelection().toString(), over];
+            selected.push(getSelection().toString(), over);
             getSelection().selectAllChildren(kit.article.querySelector("p"));
+            return selected;
         }"""
     )
-    assert page.evaluate("selected") == ["return 1", False]
+    assert selected == ["return 1", False, "return", False, "return 1", False]
     expect(page.locator("code .hljs-keyword")).to_have_text("return")
     assert page.evaluate("getSelection().toString()") == "before"
 

@@ -16,7 +16,9 @@ SETUP = """() => {
     const button = document.createElement("button");
     button.append("Latest");
     const box = document.createElement("textarea");
-    document.body.replaceChildren(scroller, button, box);
+    const aside = document.createElement("p");
+    aside.append("Aside");
+    document.body.replaceChildren(scroller, button, box, aside);
     window.writes = 0;
     const { get, set } = Object.getOwnPropertyDescriptor(Element.prototype, "scrollTop");
     Object.defineProperty(scroller, "scrollTop", { get, set(top) { writes += 1; set.call(this, top); } });
@@ -95,6 +97,13 @@ def test_the_wheel_leaves_even_by_a_little(page: Page) -> None:
     page.mouse.wheel(0, -10)
     expect(button(page)).to_be_visible()
     stays_for_a_while(page)
+
+
+def test_the_wheel_leaves_before_the_text_moves(page: Page) -> None:
+    page.evaluate("scroller.dispatchEvent(new WheelEvent('wheel', { deltaY: 10 })), grow(20)")
+    assert page.evaluate("gap()") <= 1
+    page.evaluate("scroller.dispatchEvent(new WheelEvent('wheel', { deltaY: -10 })), grow(20)")
+    assert page.evaluate("gap()") > 300
 
 
 @pytest.mark.parametrize("key", ["PageUp", "ArrowUp", "Home", "Shift+Space"])
@@ -179,7 +188,8 @@ def test_what_does_not_scroll_the_text_does_not_leave(page: Page) -> None:
     page.locator("textarea").focus()
     page.keyboard.press("ArrowUp")
     page.evaluate("scroller.dispatchEvent(new WheelEvent('wheel', { deltaY: -100, ctrlKey: true }))")  # zooms
-    page.evaluate("box = document.querySelector('textarea'), box.value = 'x', box.select()")
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('p'))")
+    assert page.evaluate("getSelection().toString()") == "Aside"
     settled(page)
     assert page.evaluate("grow(20), gap()") <= 1
 
