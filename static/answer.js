@@ -80,7 +80,7 @@ export class AnswerView {
     const { href, protocol, pathname } = URL.canParse(url, location.href) ? new URL(url, location.href) : {};
     if (protocol !== "https:" && protocol !== "http:") return; // javascript: and the like
     const link = pointTo(add(add(this.element, "p", "file"), "a"), href);
-    link.append(pathname.slice(pathname.lastIndexOf("/") + 1) || kind);
+    link.append(fileName(pathname) ?? kind);
     this.#change();
   }
 
@@ -185,6 +185,16 @@ export class AnswerView {
       delete button.dataset.state;
       button.ariaLabel = button.title = this.#texts.copy;
     }, COPIED_MS);
+  }
+}
+
+/** Return the name that a path ends with, if it looks like a file's. */
+function fileName(path) {
+  const name = /[^/]+\.\w+$/.exec(path)?.[0];
+  try {
+    return name && decodeURIComponent(name);
+  } catch {
+    return name; // not UTF-8
   }
 }
 

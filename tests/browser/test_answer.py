@@ -193,18 +193,18 @@ def test_files_are_links(open_page: OpenPage, server: Relay) -> None:
         }""",
         [
             "https://a.b/c/d.png?sign=1",
-            "/files/7",
-            "https://a.b",
+            "https://a.b/%E6%8A%A5%E5%91%8A.pdf",
+            "https://a.b/%E6.pdf",
+            "/files/7/preview",
             "javascript:alert(1)",
             "data:text/html,x",
             "http://[",
         ],
     )
     links = page.locator(".file a")
-    expect(links).to_have_text(["d.png", "7", "image"])
-    assert links.evaluate_all("links => links.map((link) => link.href)") == [
-        *("https://a.b/c/d.png?sign=1", f"{server.url}/files/7", "https://a.b/"),
-    ]
+    expect(links).to_have_text(["d.png", "报告.pdf", "%E6.pdf", "image"])
+    assert links.first.evaluate("link => link.href") == "https://a.b/c/d.png?sign=1"
+    assert links.last.evaluate("link => link.href") == f"{server.url}/files/7/preview"
     expect(links.first).to_have_attribute("rel", "noopener noreferrer nofollow")
 
 
