@@ -39,7 +39,7 @@ lock: setup-dev ## compile pyproject.toml's ranges into exact pins with hashes, 
 	$(BIN)/pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes pyproject.toml -o requirements.txt \
 	  --custom-compile-command "make lock"
-	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --group dev pyproject.toml \
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --group dev --extra otel pyproject.toml \
 	  -c requirements.txt -o requirements-dev.txt --custom-compile-command "make lock"
 
 clean: ## remove what the other targets made
