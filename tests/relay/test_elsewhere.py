@@ -94,6 +94,8 @@ def test_the_end_is_written_once_whoever_notices(redis: RedisServer, upstream: S
         for cursor in cursors:
             assert [entry.type for entry in cursor.read(5)][-1] == "end"
             cursor.close()
+        assert ended(run) == ends[0]  # the owner's own subscribers see that one too, and no second
+        assert run.last_seq == copies[0].last_seq
 
 
 @pytest.mark.usefixtures("short_leases")
