@@ -75,7 +75,7 @@ class _Store(msgspec.Struct):
 
 
 class Journal:
-    """The one writer of this worker. `start` before use; `lost(run, end)` is told of a run that others ended meanwhile."""
+    """The one writer of this worker. `start` before use; `lost(run, end)` is told of a run that others ended."""
 
     def __init__(self, tag: str, link: Link, *, run_seconds: float, ttl_seconds: float) -> None:
         self.lost: Callable[[OwnRun, Entry], None] = lambda run, end: None
