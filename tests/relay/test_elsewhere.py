@@ -53,6 +53,11 @@ def stalled(redis: RedisServer, one: elsewhere.Elsewhere | None) -> Iterator[Non
         yield
 
 
+def last_id(redis: RedisServer, run_id: str) -> bytes:
+    with redis.client() as client:
+        return bytes(client.xrevrange(names.run(run_id), count=1)[0][0])
+
+
 @pytest.mark.usefixtures("short_leases")
 def test_a_dead_workers_conversation_is_not_busy_for_ever(redis: RedisServer, upstream: ScriptedUpstream) -> None:
     with worker(upstream.url, redis.url) as here, worker(upstream.url, redis.url) as there:
@@ -63,6 +68,7 @@ def test_a_dead_workers_conversation_is_not_busy_for_ever(redis: RedisServer, up
             there.runs.start(again, CALLER)
         link = there.others._link
         wait_until(lambda: link.unbroken_seconds > 1, "a lease has passed")
+        wait_until(lambda: last_id(redis, run.id) == b"3-0", "nothing is left to write: writing finds an end, too")
         with stalled(redis, here.others):
             with pytest.raises(Refusal, match="conversation_not_found"):  # its first turn never was one
                 there.runs.start(again, CALLER)
