@@ -191,12 +191,7 @@ class Journal:
             commands.extend(store.commands)
         if pieces:
             commands.append(("PUBLISH", names.wake(self._tag), b""))  # last: who is woken finds all of it
-        try:
-            replies = iter(self._link.send(*commands) if commands else ())
-        except Down:
-            self._again([writing for writing, _ in journaled])
-            self._again([store.writing for store in stores])
-            raise
+        replies = iter(self._link.send(*commands) if commands else ())  # Down: what is missing is compared after it
         refused = bool(pieces) and not self._journal_took(next(replies), journaled)
         for store in stores:
             took = [next(replies) for _ in store.commands]
