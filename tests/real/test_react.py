@@ -1,7 +1,5 @@
 """examples/answer.jsx, in the real React (with StrictMode, which runs every effect twice) in a real browser."""
 
-# ruff: noqa: F811
-
 import os
 import re
 import subprocess
@@ -10,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import OpenPage, browser, fresh, model, open_page, proxy, server  # noqa: F401  # fixtures
+from tests.browser.conftest import OpenPage
 from tests.browser.parts import CuttingProxy, Model
 from tests.live import ROOT, Relay, wait_until
 from tests.real.servers import HERE, NODE
