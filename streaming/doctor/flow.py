@@ -62,12 +62,14 @@ def compression(plain: Stream, packed: Stream, hops: list[Hop]) -> Verdict:
     return ok("compression", "streams are not compressed on the way")
 
 
-def heartbeat(silent: Stream, flowing: Stream | None, hops: list[Hop]) -> Verdict:
-    """Return the verdict on a silence; `flowing`: a longer stream full of frames, where the silent one was cut."""
+def heartbeat(silent: Stream, flowing: Stream, hops: list[Hop]) -> Verdict:
+    """Return the verdict on a silence; `flowing`: a stream full of frames, a longer one where the silent one was cut."""
     start = silent.start
     if silent.answer.status != 200 or start is None:
         return skipped("heartbeat", f"not measured: {silent.answer}")
-    if silent.cut and flowing is not None and flowing.cut and flowing.seconds < silent.seconds * SAME_CUT:
+    if flowing.held_back:
+        return fail("heartbeat", "held back like all the rest", "See buffering. Routers cut what seems silent.")
+    if silent.cut and flowing.cut and flowing.seconds < silent.seconds * SAME_CUT:
         return skipped("heartbeat", f"cut after {silent.seconds:.1f} s whether silent or not: see longest stream")
     if silent.cut:
         half = silent.seconds / 2
@@ -78,9 +80,9 @@ def heartbeat(silent: Stream, flowing: Stream | None, hops: list[Hop]) -> Verdic
             f"{advice(hops, 'limits', 'whoever it is')}.",
         )
     gap = _longest_gap(silent)
-    if not silent.pings or gap > 2 * start.heartbeat_seconds + 1:
+    if not silent.pings:
         says = f"HEARTBEAT_SECONDS is {start.heartbeat_seconds:g}, but nothing came for {gap:.1f} s"
-        return fail("heartbeat", says, "Comments are held back: see buffering. Routers cut what seems silent.")
+        return fail("heartbeat", says, "Somebody takes the comments out of streams, and routers cut what seems silent.")
     return ok("heartbeat", f"the longest silence was {gap:.1f} s")
 
 

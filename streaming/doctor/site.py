@@ -16,6 +16,7 @@ import msgspec
 import urllib3
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, RejectConnection, Request, TextMessage
+from wsproto.utilities import RemoteProtocolError
 
 from streaming.doctor.measured import Answer, Frame, Start, Stream, Tls, Trouble, Unreachable, Upgrade
 from streaming.wire.sse import Comment, Decoder, EventTooLarge, ServerSentEvent
@@ -129,8 +130,8 @@ class Site:
                         opened = True
                         nothing = '{"type":"stop","ref":"doctor","run_id":"doctor"}'
                         connection.sendall(websocket.send(TextMessage(data=nothing)))
-        except OSError:
-            pass  # silence is an answer too
+        except (OSError, RemoteProtocolError):
+            pass  # silence is an answer too, and half a handshake none
         return Upgrade(101 if opened else 0)
 
     def _pool(self) -> urllib3.HTTPConnectionPool:
@@ -203,8 +204,8 @@ def _note(item: ServerSentEvent | Comment, stream: Stream, came: float) -> None:
 
 def _unreachable(error: Exception) -> Unreachable:
     """Return what urllib3 or the socket says, without its paragraphs."""
-    cause: BaseException = getattr(error, "reason", None) or error.__cause__ or error
-    if isinstance(cause, Exception) and isinstance(inner := cause.__cause__, OSError):
+    cause: BaseException = error
+    while isinstance(inner := getattr(cause, "reason", None) or cause.__cause__, Exception):
         cause = inner
     return Unreachable(_trouble(error, cause), getattr(cause, "verify_message", "") or str(cause))
 
