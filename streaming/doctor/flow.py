@@ -63,27 +63,30 @@ def compression(plain: Stream, packed: Stream, hops: list[Hop]) -> Verdict:
 
 
 def heartbeat(silent: Stream, flowing: Stream, hops: list[Hop]) -> Verdict:
-    """Return the verdict on a silence; `flowing`: a stream full of frames, a longer one where the silent one was cut."""
+    """Return the verdict on a silence; `flowing`: a stream full of frames, longer than a silent one that was cut."""
     start = silent.start
     if silent.answer.status != 200 or start is None:
         return skipped("heartbeat", f"not measured: {silent.answer}")
     if flowing.held_back:
         return fail("heartbeat", "held back like all the rest", "See buffering. Routers cut what seems silent.")
-    if silent.cut and flowing.cut and flowing.seconds < silent.seconds * SAME_CUT:
-        return skipped("heartbeat", f"cut after {silent.seconds:.1f} s whether silent or not: see longest stream")
     if silent.cut:
-        half = silent.seconds / 2
-        return fail(
-            "heartbeat",
-            f"cut after {silent.seconds:.1f} s of silence; HEARTBEAT_SECONDS is {start.heartbeat_seconds:g}",
-            f"HEARTBEAT_SECONDS={half:.2g}, or a longer idle limit on the way: "
-            f"{advice(hops, 'limits', 'whoever it is')}.",
-        )
+        return _cut_in_silence(silent, flowing, start.heartbeat_seconds, hops)
     gap = _longest_gap(silent)
     if not silent.pings:
         says = f"HEARTBEAT_SECONDS is {start.heartbeat_seconds:g}, but nothing came for {gap:.1f} s"
         return fail("heartbeat", says, "Somebody takes the comments out of streams, and routers cut what seems silent.")
     return ok("heartbeat", f"the longest silence was {gap:.1f} s")
+
+
+def _cut_in_silence(silent: Stream, flowing: Stream, heartbeat_seconds: float, hops: list[Hop]) -> Verdict:
+    if flowing.cut and flowing.seconds < silent.seconds * SAME_CUT:
+        return skipped("heartbeat", f"cut after {silent.seconds:.1f} s whether silent or not: see longest stream")
+    limits = advice(hops, "limits", "whoever it is")
+    return fail(
+        "heartbeat",
+        f"cut after {silent.seconds:.1f} s of silence; HEARTBEAT_SECONDS is {heartbeat_seconds:g}",
+        f"HEARTBEAT_SECONDS={silent.seconds / 2:.2g}, or a longer idle limit on the way: {limits}.",
+    )
 
 
 def _longest_gap(stream: Stream) -> float:

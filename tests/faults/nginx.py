@@ -130,3 +130,23 @@ def deployed(*relay_ports: int, tls: tuple[Path, Path, int] | None = None) -> tu
         text = text.replace("/etc/nginx/tls/fullchain.pem", str(certificate))
         text = text.replace("/etc/nginx/tls/privkey.pem", str(key))
     return text, port
+
+
+def self_signed(directory: Path) -> tuple[Path, Path]:
+    """Return a certificate for 127.0.0.1, good for two days, and its key."""
+    certificate, key = directory / "fullchain.pem", directory / "privkey.pem"
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=20)
+    return certificate, key

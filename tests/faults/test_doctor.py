@@ -16,7 +16,7 @@ import pytest
 from gevent.pool import Pool
 from gevent.server import StreamServer
 
-from tests.faults.nginx import deployed, nginx, proxied
+from tests.faults.nginx import deployed, nginx, proxied, self_signed
 from tests.live import ROOT, Relay, free_port, relay, wait_until
 from tests.redis_server import redis_server
 
@@ -91,26 +91,6 @@ def test_the_configuration_that_is_shipped_is_green_over_tls_and_http_2(server: 
         assert (code, bad(checks)) == (1, {"tls": "fail"})
         assert re.search("self.signed certificate", checks["tls"]["says"])
         assert proxy.log().count("[error]") == 0, proxy.log()
-
-
-def self_signed(directory: Path) -> tuple[Path, Path]:
-    """Return a certificate for 127.0.0.1, good for two days, and its key."""
-    certificate, key = directory / "fullchain.pem", directory / "privkey.pem"
-    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:P-256",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True, timeout=20)
-    return certificate, key
 
 
 def behind(*lines: str, base: tuple[str, ...] = (*GOOD, *UPGRADE)) -> Router:
