@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import requests
+import urllib3
 
 from streaming.doctor.settings import CHECK, contradictions
 from streaming.doctor.verdict import Verdict, fail, ok, warn
@@ -15,7 +16,7 @@ from streaming.settings import Settings, SettingsError
 from streaming.upstream_settings import UpstreamSettings
 from streaming.wire import sse
 from streaming.wire.ask import Ask, Context, Message, Options
-from streaming.wire.dialects import Dialect, Request
+from streaming.wire.dialects import Dialect, Reader, Request
 from streaming.wire.dialects.dify_app import Answered, DifyApp, read_parameters
 from streaming.wire.errors import Failure
 from streaming.wire.events import Reasoning, Token, ToolCall
@@ -97,19 +98,31 @@ def _one_token(session: requests.Session, dialect: Dialect, timeout: tuple[float
     with _open(session, dialect.request(ask, context), timeout) as response:
         if response.status_code != 200:
             raise dialect.refusal(response.status_code, _lowered(response), _body(response))
-        reader, decoder, spoke, size = dialect.reader(context), sse.Decoder(), False, 0
-        for data in _pieces(response):
-            for item in decoder.feed(data):
-                if isinstance(item, sse.ServerSentEvent):
-                    spoke = any(isinstance(event, Token | Reasoning | ToolCall) for event in reader.feed(item)) or spoke
-            size += len(data)
-            if reader.complete or size > ANSWER_MAX_BYTES:
-                break
+        if response.headers.get("Content-Type", "").lower().startswith(("application/json", "text/html")):
+            raise Failure("upstream_invalid")  # a stream was asked for
+        reader = dialect.reader(context)
+        spoke = _listen(response, reader)
     verdict = reader.eof()
     if verdict.failure is not None:
         raise verdict.failure
     model = dialect.model or "its model"
     return f"{model} streams" if spoke else f"{model} answers"
+
+
+def _listen(response: requests.Response, reader: Reader) -> bool:
+    """Feed the reader to its last word; return whether the model said something. Raises Failure."""
+    decoder, spoke, size_bytes = sse.Decoder(ANSWER_MAX_BYTES), False, 0
+    try:
+        for data in _pieces(response):
+            for item in decoder.feed(data):
+                events = reader.feed(item) if isinstance(item, sse.ServerSentEvent) else []
+                spoke = spoke or any(isinstance(event, Token | Reasoning | ToolCall) for event in events)
+            size_bytes += len(data)
+            if reader.complete or size_bytes > ANSWER_MAX_BYTES:
+                break
+    except sse.EventTooLarge:
+        raise Failure("upstream_invalid") from None
+    return spoke
 
 
 def _open(session: requests.Session, request: Request, timeout: tuple[float, float]) -> requests.Response:
@@ -133,7 +146,9 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
     try:
         while data := response.raw.read1(16 * 1024, decode_content=True):
             yield data
-    except (requests.RequestException, OSError):
+    except urllib3.exceptions.ReadTimeoutError:
+        raise Failure("upstream_timeout") from None
+    except (urllib3.exceptions.HTTPError, OSError):
         raise Failure("upstream_truncated") from None
 
 
