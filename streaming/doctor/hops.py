@@ -117,15 +117,15 @@ HOPS = (
         name="IIS",
         signs=(("server", r"^microsoft-iis"), ("x-powered-by", r"^ARR")),
         buffering="IIS: `responseBufferLimit=0` for the proxied path, dynamic compression off",
-        limits="IIS: raise the proxy's timeout, 120 s at first",
+        limits="IIS: raise the proxy's timeout",
     ),
     Hop(
         name="Azure Front Door",
         signs=(("x-azure-ref", ""),),
         buffering="Front Door: caching and compression off on the relay's route",
-        limits="Front Door: raise the origin's response timeout, 60 s at first",
+        limits="Front Door: raise the origin's response timeout",
     ),
-    Hop(name="Akamai", signs=(("server", r"^akamai"),), buffering="Akamai: chunk streaming on, caching off"),
+    Hop(name="Akamai", signs=(("server", r"^akamai"),), buffering="Akamai: neither cache nor change the relay's paths"),
     Hop(name="ngrok", signs=((HOST, r"\.ngrok(-free)?\.(app|dev|io)$"),), buffering="ngrok: no policy that compresses"),
     Hop(name="a cache", signs=(("x-cache", ""), ("age", "")), buffering="the cache: never store text/event-stream"),
 )

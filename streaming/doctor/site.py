@@ -79,7 +79,7 @@ class Site:
                 answer=_answer(response, begun), interval=interval, request_id=request_id, frames=[], pings=[]
             )
             if response.status == 200:
-                _read(response, stream, begun, leave_after)
+                _read(response, stream, begun, patience, leave_after)
             stream.seconds = time.monotonic() - begun
             response.close()
             return stream
@@ -173,7 +173,7 @@ def _answer(response: Any, begun: float) -> Answer:
     )
 
 
-def _read(response: Any, stream: Stream, begun: float, leave_after: int | None) -> None:
+def _read(response: Any, stream: Stream, begun: float, patience: float, leave_after: int | None) -> None:
     """Read the frames with the time of each; what is no probe leaves the stream without a start."""
     decoder = Decoder(MAX_EVENT_BYTES)
     try:
@@ -183,6 +183,8 @@ def _read(response: Any, stream: Stream, begun: float, leave_after: int | None) 
                 stream.first_byte = came
             for item in decoder.feed(data):
                 _note(item, stream, came)
+            if came > patience:  # what answers may go on for ever
+                return
             if stream.ended or (leave_after is not None and len(stream.frames) >= leave_after):
                 return
     except (*_BROKEN, EventTooLarge, msgspec.MsgspecError):

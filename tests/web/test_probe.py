@@ -7,7 +7,7 @@ from itertools import pairwise
 import gevent
 import pytest
 
-from tests.live import Relay, ScriptedUpstream, wait_until
+from tests.live import Relay, ScriptedUpstream, relay, wait_until
 from tests.web.client import request, sse_events
 
 
@@ -85,18 +85,19 @@ def test_head_is_refused(server: Relay) -> None:
         assert response.status == 405
 
 
-def test_only_so_many_at_once_and_who_leaves_makes_room(server: Relay) -> None:
-    url = f"{server.url}/probe?frames=2&silence_seconds=100"
-    held = [request(url) for _ in range(16)]
-    try:
-        assert {response.status for response in held} == {200}
-        with request(url) as response:
-            assert (response.status, response.headers["retry-after"]) == (503, "5")
-            assert response.json()["error"]["code"] == "too_many_runs"
-    finally:
-        for response in held:
-            response.close()
-    wait_until(lambda: _status(f"{server.url}/probe?frames=1") == 200, "the places are free again")
+def test_only_so_many_at_once_and_who_leaves_in_silence_makes_room() -> None:
+    with relay(HEARTBEAT_SECONDS="25") as quiet:
+        url = f"{quiet.url}/probe?frames=2&silence_seconds=100"
+        held = [request(url) for _ in range(16)]
+        try:
+            assert {response.status for response in held} == {200}
+            with request(url) as response:
+                assert (response.status, response.headers["retry-after"]) == (503, "5")
+                assert response.json()["error"]["code"] == "too_many_runs"
+        finally:
+            for response in held:
+                response.close()
+        wait_until(lambda: _status(f"{quiet.url}/probe?frames=1") == 200, "there is room again", seconds=5)
 
 
 def _status(url: str) -> int:
