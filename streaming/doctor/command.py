@@ -4,7 +4,7 @@ Exit code: 0 where nothing fails (warnings are none), 1 where something does, 2 
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import click
@@ -13,7 +13,7 @@ import msgspec
 from streaming.chat_screen import harmless
 from streaming.doctor.examine import examine
 from streaming.doctor.hops import names
-from streaming.doctor.local import MakeDialect, examine_settings
+from streaming.doctor.local import MakeDialect, ReadEnvironment, examine_settings
 from streaming.doctor.site import Site
 from streaming.doctor.verdict import Verdict
 
@@ -59,8 +59,8 @@ class Report:
             click.echo(f"      {'fix':14}  {harmless(verdict.fix)}")
 
 
-def doctor_command(environment: Callable[[], Mapping[str, str]], dialect_of: MakeDialect) -> click.Command:
-    """Return the command. `environment()`: the variables that `--local` looks at, `dialect_of`: see local."""
+def doctor_command(environment: ReadEnvironment, dialect_of: MakeDialect) -> click.Command:
+    """Return the command; for `environment` and `dialect_of` see local.examine_settings."""
 
     @click.command()
     @click.argument("url", required=False)
@@ -74,7 +74,7 @@ def doctor_command(environment: Callable[[], Mapping[str, str]], dialect_of: Mak
             raise click.UsageError("Give the relay's URL, or --local.")
         if url is None:
             report = Report("settings and upstreams", as_json=as_json)
-            sys.exit(report.take(examine_settings(environment(), dialect_of)))
+            sys.exit(report.take(examine_settings(environment, dialect_of)))
         site = Site(_checked(url), api_key.strip() if api_key else None)
         report = Report(site.url, as_json=as_json)
         sys.exit(report.take(examine(site, minutes, lambda hops: report.way(names(hops)))))

@@ -32,12 +32,14 @@ _FIXES = {
     "upstream_invalid": "What answers there does not speak this dialect: look at UPSTREAM_URL and UPSTREAM.",
 }
 _OTHERWISE = "Look at the upstream's own log."
+ReadEnvironment = Callable[[], Mapping[str, str]]  # may raise SettingsError: a .env file can be malformed
 MakeDialect = Callable[[UpstreamSettings], Dialect]
 
 
-def examine_settings(environment: Mapping[str, str], dialect_of: MakeDialect) -> Iterator[Verdict]:
-    """Yield the verdicts. `environment`: the variables that count; `dialect_of` puts a configured dialect together."""
+def examine_settings(read: ReadEnvironment, dialect_of: MakeDialect) -> Iterator[Verdict]:
+    """Yield the verdicts. `read`: the variables that count; `dialect_of` puts a configured dialect together."""
     try:
+        environment = read()
         settings = Settings.from_env(environment)
     except SettingsError as error:
         yield from (fail(CHECK, problem, "docs/settings.md lists what is allowed.") for problem in error.problems)

@@ -11,6 +11,7 @@ import pytest
 from app import _dialect
 from streaming.doctor.local import examine_settings
 from streaming.doctor.verdict import Verdict
+from streaming.dotenv import load_dotenv
 from tests.live import ROOT, Call, free_port, scripted
 from tests.redis_server import redis_server
 from tests.relay.support import DONE, FINISH, token_chunk
@@ -50,7 +51,7 @@ def settings(url: str, **more: str) -> dict[str, str]:
 
 
 def examined(**environment: str) -> dict[str, Verdict]:
-    found = list(examine_settings(environment, _dialect))
+    found = list(examine_settings(lambda: environment, _dialect))
     assert SECRET not in str(found)
     return {verdict.check: verdict for verdict in found}
 
@@ -119,14 +120,21 @@ def test_every_upstream_of_a_file_is_asked(tmp_path: Path) -> None:
 
 
 def test_settings_that_are_wrong_are_all_named_and_nothing_else_is_tried() -> None:
-    found = list(examine_settings({"UPSTREAM": "openai", "PORT": "x", "RETRY_MS": "1"}, _dialect))
+    found = list(examine_settings(lambda: {"UPSTREAM": "openai", "PORT": "x", "RETRY_MS": "1"}, _dialect))
     assert {(verdict.check, verdict.state) for verdict in found} == {("settings", "fail")}
     said = " ".join(verdict.says for verdict in found)
     assert [name for name in ("PORT", "RETRY_MS", "UPSTREAM_MODEL") if name not in said] == []
 
 
+def test_an_env_file_that_cannot_be_read_is_a_verdict_too(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("no setting\n")
+    (verdict,) = examine_settings(lambda: load_dotenv(tmp_path / ".env", {}), _dialect)
+    assert (verdict.check, verdict.state) == ("settings", "fail")
+    assert "line 1" in verdict.says
+
+
 def test_a_misspelt_setting_and_the_demo_are_warnings() -> None:
-    found = list(examine_settings({"HEARTBEAT_SECOND": "5"}, _dialect))
+    found = list(examine_settings(lambda: {"HEARTBEAT_SECOND": "5"}, _dialect))
     assert [verdict.state for verdict in found] == ["warn", "ok", "warn"]
     assert "did you mean HEARTBEAT_SECONDS?" in found[0].says
     assert "demo" in found[2].check
