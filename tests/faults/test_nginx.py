@@ -94,7 +94,7 @@ def test_a_run_comes_token_by_token_beside_gzip(proxy: Nginx) -> None:
     assert "x-accel-buffering" not in headers  # nginx took it
     assert text == SCRIPT.text
     gaps = [after - before for before, after in pairwise(times)]
-    assert sorted(gaps)[len(gaps) // 2] == pytest.approx(SCRIPT.seconds, rel=0.5)
+    assert len([gap for gap in gaps if gap > SCRIPT.seconds / 2]) > len(gaps) / 2
     assert times[-1] - times[0] > 0.8 * SCRIPT.count * SCRIPT.seconds
     page = requests.get(f"{proxy.url}/client.js", headers={"Accept-Encoding": "gzip"}, timeout=WAIT_SECONDS)
     assert page.headers["Content-Encoding"] == "gzip"
@@ -121,7 +121,7 @@ def test_browsers_get_http_2_and_many_streams_on_one_connection(proxy: Nginx, tl
     assert sum(int(line.split()[1]) for line in written) < 10
     assert done.stdout.count("event: end") == 10
     assert done.stdout.count('"reason":"done"') == 10
-    assert seconds < 3 * SCRIPT.count * SCRIPT.seconds
+    assert seconds < 5 * SCRIPT.count * SCRIPT.seconds  # and not ten times: they flowed side by side
 
 
 def test_a_websocket_goes_through(proxy: Nginx) -> None:
