@@ -99,6 +99,14 @@ def test_nothing_listens_and_nothing_is_said() -> None:
     assert verdict.says.startswith("upstream_timeout: ")
 
 
+def test_a_proxy_of_the_environment_is_not_used_as_the_relay_uses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with scripted(one_token) as upstream:
+        assert examined(**settings(upstream.url))["upstream openai"].state == "ok"
+
+
 def test_a_dify_app_is_not_asked_a_question() -> None:
     form = {"user_input_form": [{"text-input": {"variable": "topic", "label": "Topic", "required": True}}]}
     with scripted(lambda call: call.answer(200, json.dumps(form).encode())) as upstream:

@@ -21,7 +21,7 @@ from tests.live import ROOT, Relay, free_port, relay, wait_until
 from tests.redis_server import redis_server
 
 pytestmark = pytest.mark.timeout(180)  # several doctors at once, each for ten seconds and more
-CUT_SECONDS = 2.1  # after the frames of the first checks, before the end of the silence
+CUT_SECONDS = 2.8  # after the frames of the first checks, before the end of the silence
 GOOD = ("proxy_http_version 1.1;", "proxy_set_header Host $http_host;")
 UPGRADE = ("proxy_set_header Upgrade $http_upgrade;", "proxy_set_header Connection $connection_upgrade;")
 Report = tuple[int, dict[str, Any]]
@@ -31,7 +31,7 @@ MAP = 'map $http_upgrade $connection_upgrade { default upgrade; "" ""; }'
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Relay]:
-    with relay(HEARTBEAT_SECONDS="1") as started:
+    with relay(HEARTBEAT_SECONDS="2") as started:
         yield started
         wait_until(lambda: started.counts() == {"unfinished": 0, "ended": 0}, "no run was begun")
 
@@ -56,12 +56,13 @@ def bad(checks: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_relay_alone_is_all_green_on_paper_and_for_machines(server: Relay) -> None:
-    done = run(server.url)
+    done = run(server.url, "--minutes", "0.05")
     assert done.returncode == 0, done.stdout
     assert done.stdout.startswith(f"{server.url}\nok    tls ")
     assert "\x1b" not in done.stdout  # colours are for terminals
     marks = [line[:4].strip() for line in done.stdout.splitlines()[1:] if line[:4].strip()]
-    assert (set(marks), marks.count("-")) == ({"ok", "-"}, 1)  # the long stream, which nobody asked for
+    assert set(marks) == {"ok"}
+    assert re.search(r"^ok    longest stream  5 s came through$", done.stdout, re.MULTILINE)
     assert "20 frames came as they were sent" in done.stdout
 
 
@@ -194,15 +195,15 @@ def test_nginx_that_compresses_and_holds_back(reports: dict[str, Report]) -> Non
 def test_a_proxy_that_cuts_after_a_time(reports: dict[str, Report]) -> None:
     code, checks = reports["cuts after a time"]
     assert (code, bad(checks)) == (1, {"longest stream": "fail"}), checks
-    assert re.match(r"cut after 2\.\d s, although frames came", checks["longest stream"]["says"])
-    assert re.match(r"STREAM_MAX_SECONDS=[12]:", checks["longest stream"]["fix"])
+    assert re.match(r"cut after [23]\.\d s, although frames came", checks["longest stream"]["says"])
+    assert re.match(r"STREAM_MAX_SECONDS=[23]:", checks["longest stream"]["fix"])
     assert "see longest stream" in checks["heartbeat"]["says"]
 
 
 def test_a_proxy_that_cuts_in_silence(reports: dict[str, Report]) -> None:
     code, checks = reports["cuts in silence"]
     assert (code, bad(checks)) == (1, {"heartbeat": "fail"}), checks
-    assert re.match(r"cut after [01]\.\d s of silence; HEARTBEAT_SECONDS is 1$", checks["heartbeat"]["says"])
+    assert re.match(r"cut after [01]\.\d s of silence; HEARTBEAT_SECONDS is 2$", checks["heartbeat"]["says"])
     assert re.match(r"HEARTBEAT_SECONDS=0\.\d+, ", checks["heartbeat"]["fix"])
     assert "proxy_read_timeout 1h" in checks["heartbeat"]["fix"]
 
