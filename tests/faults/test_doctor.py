@@ -180,7 +180,7 @@ def test_nginx_that_buffers_and_ignores_the_header(reports: dict[str, Report]) -
     held = {"buffering": "fail", "first byte": "fail", "heartbeat": "fail"}
     assert bad(checks) == {"http version": "fail", **held}, checks  # HTTP/1.1 it passes on as it comes
     assert re.match(
-        r"20 frames, sent over 1\.9 s, came in one lump, up to [12]\.\d s late; by nginx$", checks["buffering"]["says"]
+        r"20 frames, sent over \d\.\d s, came in one lump, up to \d\.\d s late; by nginx$", checks["buffering"]["says"]
     )
     assert "proxy_ignore_headers X-Accel-Buffering" in checks["buffering"]["fix"]
 
