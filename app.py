@@ -13,6 +13,7 @@ from gevent import monkey
 
 from streaming.capacity import capacity
 from streaming.chat import chat
+from streaming.doctor.command import doctor_command
 from streaming.dotenv import load_dotenv
 from streaming.relay.apps import Apps
 from streaming.relay.chats import Chats
@@ -32,6 +33,7 @@ from streaming.web.feedback import feedback
 from streaming.web.files import files
 from streaming.web.openai_api import openai_api
 from streaming.web.page import page
+from streaming.web.probe import probe
 from streaming.web.relay import Relay
 from streaming.web.routes import routes
 from streaming.web.streams import StreamSettings
@@ -61,6 +63,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     """Return the WSGI application. Nothing else composes anything; without `settings` the environment counts."""
     app = Flask(__name__)
     app.cli.add_command(chat)
+    app.cli.add_command(doctor_command(lambda: load_dotenv(ROOT / ".env", os.environ), _dialect))
     errors.install(app)
     app.register_blueprint(routes)
     app.register_blueprint(openai_api)
@@ -70,6 +73,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(upstreams)
     app.register_blueprint(files)
     app.register_blueprint(feedback)
+    app.register_blueprint(probe)
     if settings is None and _is_flask_command():  # `flask chat` talks to a running relay and needs none of its own
         return app
     if not monkey.is_module_patched("socket"):
@@ -184,27 +188,28 @@ def _calls(settings: Settings, session: Session, limits: Limits, store: Store) -
 
 
 def _upstream(settings: UpstreamSettings, session: Session, limits: Limits, app: DifyCalls | None) -> Upstream:
-    dialect: Dialect
     if settings.dialect == "demo":
         return DemoUpstream(settings.name)
+    return HttpUpstream(settings.name, settings.dialect, _dialect(settings), session, limits, app)
+
+
+def _dialect(settings: UpstreamSettings) -> Dialect:
     if settings.dialect == "dify":
-        dialect = Dify(
+        return Dify(
             url=settings.url,
             api_key=settings.api_key,
             mode=settings.dify_mode,
             prompt_input=settings.dify_prompt_input,
         )
-    else:
-        dialect = OpenAI(
-            url=settings.url,
-            api_key=settings.api_key,
-            model=settings.model,
-            models=settings.models,
-            auth_header=settings.auth_header,
-            system_prompt=settings.system_prompt,
-            include_usage=settings.include_usage,
-        )
-    return HttpUpstream(settings.name, settings.dialect, dialect, session, limits, app)
+    return OpenAI(
+        url=settings.url,
+        api_key=settings.api_key,
+        model=settings.model,
+        models=settings.models,
+        auth_header=settings.auth_header,
+        system_prompt=settings.system_prompt,
+        include_usage=settings.include_usage,
+    )
 
 
 def __getattr__(name: str) -> Any:

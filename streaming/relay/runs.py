@@ -88,6 +88,16 @@ class Runs:
         """Return the upstreams in the order in which they are tried."""
         return [candidate.upstream for candidate in self._candidates.values()]
 
+    @property
+    def instance(self) -> str:
+        """Return the tag that the ids of this instance's runs begin with."""
+        return self._tag
+
+    @property
+    def shared(self) -> bool:
+        """Return whether other instances serve the same runs."""
+        return self._others is not None
+
     # -- starting --------------------------------------------------------------------------------------------------
 
     def start(self, ask: Ask, caller: Caller, implied: str | None = None) -> Run:

@@ -9,6 +9,7 @@ from streaming.relay.runs import Caller, Runs
 from streaming.web.streams import StreamSettings
 
 UPLOADS_AT_ONCE = 16  # each may hold MAX_UPLOAD_BYTES on disk
+PROBES_AT_ONCE = 16  # anybody may probe, and each holds a connection for up to an hour and a half
 
 
 class Relay:
@@ -40,6 +41,7 @@ class Relay:
         self.max_upload_bytes = max_upload_bytes
         self.embed_origins = embed_origins
         self.upload_slots = BoundedSemaphore(UPLOADS_AT_ONCE)
+        self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 
     def count_connections(self, number: int) -> None:

@@ -56,7 +56,7 @@ class RelayWorker(GeventWorker):
         An app's own `Connection: close` is dropped by gunicorn as hop-by-hop.
         """
         if (
-            req.path in {"/stream", "/v1/chat/completions"}
+            req.path in {"/stream", "/probe", "/v1/chat/completions"}
             or req.path.endswith("/events")
             or req.path.startswith("/api/chat")
         ):
