@@ -46,6 +46,18 @@ class TestDefaults:
             "web_concurrency": 1,
             "redis_url": "",
             "redis_tls_insecure": False,
+            "api_keys": (),
+            "jwt_secret": "",
+            "jwt_public_key": "",
+            "jwt_audience": "",
+            "jwt_issuer": "",
+            "allow_anonymous": False,
+            "public_page": False,
+            "secret_key": "",
+            "rate_limit": ("10/minute",),
+            "max_streams_per_caller": (),
+            "daily_tokens_per_caller": (),
+            "trusted_proxies": "auto",
             "embed_origins": (),
             "heartbeat_seconds": 15.0,
             "retry_ms": 2000,
@@ -723,7 +735,8 @@ class TestDocuments:
         variable = field.name.upper()
         if field.default in {(), ""}:
             assert self.ROWS[variable] == "none"
-            assert getattr(Settings.from_env({variable: self.LINES[variable]}), field.name)  # an example
+            beside = {"JWT_SECRET": self.LINES["JWT_SECRET"]} if variable in {"JWT_AUDIENCE", "JWT_ISSUER"} else {}
+            assert getattr(Settings.from_env({variable: self.LINES[variable], **beside}), field.name)  # an example
             return
         for text in (self.ROWS[variable].strip("`"), self.LINES[variable]):
             assert getattr(Settings.from_env({variable: text}), field.name) == field.default
@@ -786,6 +799,6 @@ class TestDocuments:
         file.write_text(
             re.sub(r"^# ([A-Z_]+=)", r"\1", EXAMPLE, flags=re.MULTILINE).replace("UPSTREAM=demo", "UPSTREAM=openai")
         )
-        upstream = upstream_of(**load_dotenv(file, {"UPSTREAMS_FILE": ""}))
+        upstream = upstream_of(**load_dotenv(file, {"UPSTREAMS_FILE": "", "JWT_SECRET": ""}))
         assert upstream.url == "http://127.0.0.1:8080/v1"
         assert upstream.system_prompt == "You are a helpful assistant."
