@@ -107,6 +107,7 @@ def runs(
     max_turns: int = 50,
     conversation_ttl_seconds: float = 60,
     idle_seconds: float = 30,
+    strangers: Terms | None = None,
     **bounds: Any,
 ) -> Iterator[Runs]:
     """Runs over HTTP upstreams named u0, u1… (or over `upstreams`), closed afterwards."""
@@ -124,7 +125,7 @@ def runs(
         store=store,
         conversations=conversations,
         bounds=all_bounds,
-        allowance=allowance(store),
+        allowance=allowance(store, strangers),
         owners=Owners(store, ttl_seconds=60),
     )
     try:
