@@ -66,10 +66,16 @@ class Allowance:
         self._tiers = tiers
         self._slot_seconds = run_max_seconds + SLOT_SPARE_SECONDS
 
-    def charge(self, caller: Caller, ask: Ask, run_id: str) -> None:
+    def check(self, caller: Caller, ask: Ask) -> None:
+        """Raise Refusal("forbidden") where the ask has a field that this caller may not use."""
+        if caller.kind != "visitor":
+            return
+        for name in ask.__struct_fields__:
+            if name not in VISITORS_FIELDS and getattr(ask, name) is not None:
+                raise Refusal("forbidden", f"Field '{name}': a visitor's token lets ask by 'prompt' only.")
+
+    def charge(self, caller: Caller, run_id: str) -> None:
         """Charge a run that is about to begin; `give_back` or `settle` must follow. Raises Refusal."""
-        if caller.kind == "visitor":
-            _refuse_fields(ask)
         terms = self._terms(caller)
         self.charge_rate(caller)
         self._refuse_if_spent(caller, terms)
@@ -151,12 +157,6 @@ def _accounts(caller: Caller) -> list[tuple[str, int]]:
     """Return under which names the caller is counted, and how many times the allowance each has."""
     own = [(caller.account, 1)]
     return own if caller.crowd is None else [*own, (caller.crowd, CROWD)]
-
-
-def _refuse_fields(ask: Ask) -> None:
-    for name in ask.__struct_fields__:
-        if name not in VISITORS_FIELDS and getattr(ask, name) is not None:
-            raise Refusal("forbidden", f"Field '{name}': a visitor's token lets ask by 'prompt' only.")
 
 
 def _tokens(usage: Usage | None) -> int:

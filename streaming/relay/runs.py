@@ -104,6 +104,7 @@ class Runs:
 
     def _start(self, ask: Ask, caller: Caller, run_id: str, implied: str | None) -> Run:
         self._refuse_if_full()
+        self._allowance.check(caller, ask)
         if caller.user is not None:
             ask = msgspec.structs.replace(ask, user=caller.user)
         self.owners.check_files(ask, caller.owner)
@@ -111,7 +112,7 @@ class Runs:
         candidates = self._candidates_for(ask, conversation)
         turn = self._conversations.turn(ask, conversation, candidates[0].upstream, caller.owner)
         turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id)
-        self._allowance.charge(caller, ask, run_id)
+        self._allowance.charge(caller, run_id)
         self.owners.note_run(run_id, caller.owner)
         run = OwnRun(
             id=run_id,

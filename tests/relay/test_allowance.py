@@ -36,7 +36,7 @@ def terms(rate: str = "", streams: int | None = None, tokens: int | None = None)
 
 def asks(allowed: Allowance, caller: Caller, times: int = 1) -> None:
     for number in range(times):
-        allowed.charge(caller, ASK, f"run-{caller.account}-{number}")
+        allowed.charge(caller, f"run-{caller.account}-{number}")
 
 
 def test_a_caller_may_ask_so_often_and_another_one_too() -> None:
@@ -79,12 +79,12 @@ def test_new_visitors_of_one_address_share_what_the_address_may() -> None:
 def test_so_many_answers_at_once_until_one_ends_or_could_not_begin() -> None:
     allowed = allowance(MemoryStore(), terms(streams=2))
     asks(allowed, SOMEBODY, 2)
-    refusal = refused(lambda: allowed.charge(SOMEBODY, ASK, "third"))
+    refusal = refused(lambda: allowed.charge(SOMEBODY, "third"))
     assert (refusal.code, refusal.status, refusal.retry_after) == ("too_many_streams", 429, 5)
     allowed.settle(SOMEBODY, f"run-{SOMEBODY.account}-0", None)
-    allowed.charge(SOMEBODY, ASK, "third")
+    allowed.charge(SOMEBODY, "third")
     allowed.give_back(SOMEBODY, "third")
-    allowed.charge(SOMEBODY, ASK, "fourth")
+    allowed.charge(SOMEBODY, "fourth")
 
 
 def test_a_refused_visitor_takes_no_place_of_the_address() -> None:
@@ -124,11 +124,11 @@ def test_tokens_are_counted_as_they_were_used() -> None:
 )
 def test_a_visitor_asks_by_prompt_alone(ask: Ask) -> None:
     allowed = allowance(MemoryStore())
-    refusal = refused(lambda: allowed.charge(visitor("v"), ask, "r"))
+    refusal = refused(lambda: allowed.check(visitor("v"), ask))
     assert (refusal.code, refusal.status) == ("forbidden", 403)
-    allowed.charge(SOMEBODY, ask, "r")
+    allowed.check(SOMEBODY, ask)
     page = Ask(prompt="hi", conversation_id="c", replace_last=True, on_disconnect="finish", idempotency_key="k")
-    allowed.charge(visitor("v"), page, "r")
+    allowed.check(visitor("v"), page)
 
 
 def test_only_a_stranger_with_limits_may_not_leave_an_answer_to_finish_alone() -> None:
