@@ -225,6 +225,8 @@ def _upstream(settings: UpstreamSettings, session: Session, limits: Limits, app:
             api_key=settings.api_key,
             model=settings.model,
             models=settings.models,
+            max_tokens=settings.max_tokens,
+            options=settings.options,
             auth_header=settings.auth_header,
             system_prompt=settings.system_prompt,
             include_usage=settings.include_usage,
