@@ -117,7 +117,8 @@ def _relay(settings: Settings) -> Relay:
     calls = _calls(served, session, limits, store, settings.run_ttl_seconds + 60)
     known = [_upstream(each, session, limits, calls.get(each.name)) for each in served]
     allowance = access.allowance(settings, store)
-    owners = Owners(store, ttl_seconds=max(settings.conversation_ttl_seconds, settings.run_ttl_seconds))
+    kept_seconds = max(settings.conversation_ttl_seconds, settings.run_ttl_seconds) + settings.run_max_seconds
+    owners = Owners(store, ttl_seconds=kept_seconds)
     runs = Runs(
         upstreams=known,
         store=store,
@@ -129,11 +130,10 @@ def _relay(settings: Settings) -> Relay:
     )
     if any(upstream.dialect_name == "demo" for upstream in known):
         log.warning("The built-in demo upstream answers: no model is behind it. Set UPSTREAM for real answers.")
-    chat_seconds = max(settings.conversation_ttl_seconds, settings.run_ttl_seconds) + settings.run_max_seconds
     return Relay(
         runs=runs,
         guard=access.guard(settings, demo_only=all(each.dialect == "demo" for each in served)),
-        chats=Chats(store, ttl_seconds=chat_seconds),
+        chats=Chats(store, ttl_seconds=kept_seconds),
         apps=Apps([upstream.name for upstream in known], calls, conversations, allowance=allowance, owners=owners),
         stream_settings=_streams(settings),
         chat_wait_seconds=settings.chat_wait_seconds,

@@ -12,6 +12,7 @@ from itsdangerous import TimestampSigner
 
 from streaming.web import visitors
 from tests.live import Relay, ScriptedUpstream, relay, scripted, wait_until
+from tests.redis_server import redis_server
 from tests.web.conftest import quick
 from tests.web.ws_client import connected
 
@@ -302,6 +303,11 @@ def test_on_this_machine_alone_everybody_here_may_ask(settings: dict[str, str], 
             )
         assert len(model.calls) == calls
         assert requests.post(f"{server.url}/visitor", timeout=20).status_code == 404
+        with connected(server) as ws:
+            assert ws.answer(type="auth", token="x")["type"] == "authorized"  # nobody asks for one
+        with connected(server, host="evil.example") as ws:
+            assert ws.answer(type="ask", prompt="hi")["error"]["code"] == "unauthorized"
+            assert ws.answer(type="auth", token="x")["error"]["code"] == "unauthorized"
         assert "Set-Cookie" not in requests.get(server.url, headers={"Accept": "text/html"}, timeout=20).headers
         assert "Nobody has said who may ask" in server.log()
 
@@ -331,6 +337,16 @@ def test_whoever_said_everybody_gets_everybody_with_a_limit(settings: dict[str, 
         finally:
             model.script = quick
         assert ask(server, X_Real_IP="192.0.2.7").status_code == 200
+
+
+def test_all_workers_count_together_and_a_redis_that_hangs_holds_nobody(settings: dict[str, str]) -> None:
+    shared = {"ALLOW_ANONYMOUS": "1", "RATE_LIMIT": "4/day", "WEB_CONCURRENCY": "2"}
+    with redis_server() as redis, relay(**{**settings, **shared}, REDIS_URL=redis.url) as server:
+        answers = [ask(server, "/runs").status_code for _ in range(12)]
+        assert sorted(answers) == [201] * 4 + [429] * 8
+        wait_until(lambda: server.counts()["unfinished"] == 0, "every run has ended")
+        with redis.frozen():
+            assert code(ask(server)) == (503, "store_unavailable")
 
 
 def test_keys_without_a_public_page_show_usage_in_its_place(settings: dict[str, str]) -> None:
