@@ -166,7 +166,6 @@ class Session:
         token = checked(fields, Auth).token
         if self._relay.guard.knows:
             self._caller = with_request(self._relay.guard.known(token), self._request_id)
-            self._conversation_id = None  # of who asked before
         elif self._caller is None:
             raise Refusal("unauthorized", "This relay takes no keys and no tokens.")
         self._say("authorized", ref)

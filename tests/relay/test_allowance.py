@@ -96,7 +96,7 @@ def test_a_refused_visitor_takes_no_place_of_the_address() -> None:
     new = visitor("new")
     assert refused(lambda: asks(allowed, new)).headers["RateLimit-Limit"] == str(CROWD)
     allowed.settle(crowd[0], f"run-{crowd[0].account}-0", None)
-    asks(allowed, new)
+    allowed.charge(new, "another run")
 
 
 def test_tokens_are_counted_as_they_were_used() -> None:
