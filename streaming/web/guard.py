@@ -75,15 +75,19 @@ class Guard:
             if not visitors_too:
                 raise Refusal("forbidden", "A visitor's token opens POST /runs and POST /chat only.")
             return self._visitor(self.page.read(token), request)
-        if self._anonymous or (self.undecided and self._demo_only and not is_local(request)):
-            return self._stranger(request)
+        if self.undecided and is_local(request):
+            return Caller(account="local")
+        if self._anonymous or (self.undecided and self._demo_only):
+            return Caller(kind="anonymous", account=self._address(request))
+        raise _unauthorized(self._advice)
+
+    @property
+    def _advice(self) -> str:
         if self.undecided:
-            if is_local(request):
-                return Caller(account="local")
-            raise _unauthorized(f"This relay is open to its own machine only. {WAYS_OUT}.")
-        if not self.knows:
-            raise _unauthorized("Only the visitors of this relay's own page may ask.")
-        raise _unauthorized("Send a key or token as 'Authorization: Bearer …'.")
+            return f"This relay is open to its own machine only. {WAYS_OUT}."
+        if self.knows:
+            return "Send a key or token as 'Authorization: Bearer …'."
+        return "Only the visitors of this relay's own page may ask."
 
     def known(self, given: str) -> Caller:
         """Return whose key or token it is. Raises Refusal("unauthorized")."""
@@ -120,9 +124,6 @@ class Guard:
         return Caller(
             owner=owner, kind="visitor", account=owner, crowd=self._address(request), user=anonymous_user(owner)
         )
-
-    def _stranger(self, request: Request) -> Caller:
-        return Caller(kind="anonymous", account=self._address(request))
 
     def _address(self, request: Request) -> str:
         if self._proxies == "auto" and not self._warned and "X-Forwarded-For" in request.headers:

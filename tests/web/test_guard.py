@@ -8,9 +8,15 @@ from typing import Any
 import jwt
 import pytest
 import requests
+from flask import Flask
+from flask import request as flask_request
 from itsdangerous import TimestampSigner
 
+from streaming.access_settings import api_keys
 from streaming.web import visitors
+from streaming.web.credentials import ApiKeys, Tokens
+from streaming.web.guard import Guard
+from streaming.wire.errors import Refusal
 from tests.live import Relay, ScriptedUpstream, relay, scripted, wait_until
 from tests.redis_server import redis_server
 from tests.web.conftest import quick
@@ -20,6 +26,7 @@ ALICE = "alice-0123456789abcdef"
 FREE = "free-0123456789abcdef"
 JWT_SECRET = "j" * 32
 SECRET_KEY = "s" * 32
+TOKEN = jwt.encode({"sub": "a", "exp": 9e9}, JWT_SECRET)
 ASK = {"prompt": "hi"}
 WAYS = ("API_KEYS", "PUBLIC_PAGE", "ALLOW_ANONYMOUS")
 PAID_ROUTES = ("/stream", "/chat", "/runs", "/v1/chat/completions", "/api/chat")
@@ -347,6 +354,39 @@ def test_all_workers_count_together_and_a_redis_that_hangs_holds_nobody(settings
         wait_until(lambda: server.counts()["unfinished"] == 0, "every run has ended")
         with redis.frozen():
             assert code(ask(server)) == (503, "store_unavailable")
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({"Host": "localhost:8000"}, True),
+        ({"Host": "relay.example", "Authorization": f"Bearer {ALICE}"}, True),
+        ({"Host": "relay.example"}, False),
+        ({"Host": "localhost:8000", "X-Forwarded-For": "192.0.2.1"}, False),
+        ({"Host": "relay.example", "Authorization": "Bearer wrong-0123456789abcdef"}, False),
+        (
+            {"Host": "relay.example", "Authorization": f"Bearer {jwt.encode({'sub': 'a', 'exp': 9e9}, JWT_SECRET)}"},
+            False,
+        ),
+        ({"Host": "relay.example", "X-Visitor-Token": visitors.Visitors(SECRET_KEY).token()}, False),
+    ],
+    ids=["local", "key", "anonymous", "proxied", "wrong key", "token", "visitor"],
+)
+def test_metrics_are_for_who_holds_a_key_and_for_this_machine(headers: dict[str, str], allowed: bool) -> None:
+    guard = Guard(
+        keys=ApiKeys(api_keys([f"alice:{ALICE}"])),
+        tokens=Tokens(secret=JWT_SECRET, public_key="", audience="", issuer=""),
+        page=visitors.Visitors(SECRET_KEY),
+        anonymous=True,
+        demo_only=True,
+        proxies="auto",
+    )
+    with Flask("test").test_request_context(headers=headers, environ_base={"REMOTE_ADDR": "127.0.0.1"}):
+        if allowed:
+            guard.check_operator(flask_request)
+            return
+        with pytest.raises(Refusal, match="unauthorized"):
+            guard.check_operator(flask_request)
 
 
 def test_keys_without_a_public_page_show_usage_in_its_place(settings: dict[str, str]) -> None:
