@@ -140,8 +140,8 @@ def allowance(store: Store, strangers: Terms | None = None, **tiers: Terms) -> A
     return Allowance(store.counters(), strangers=strangers or Terms(), known=Terms(), tiers=tiers, run_max_seconds=60)
 
 
-def ended(run: Run) -> Any:
+def ended(run: Run, within_seconds: float = 20.0) -> Any:
     """Wait for the run's end and return it."""
-    assert run.wait_end(20), "the run did not end"
+    assert run.wait_end(within_seconds), "the run did not end"
     assert run.end is not None
     return run.end
