@@ -118,11 +118,8 @@ def test_every_way_to_ask_wants_a_key(locked: Relay, model: ScriptedUpstream, ro
 def test_a_get_wants_one_too_but_following_and_stopping_do_not(locked: Relay) -> None:
     assert code(requests.get(f"{locked.url}/stream?prompt=hi", timeout=20)) == (401, "unauthorized")
     run_id = ask(locked, "/runs", **bearer(ALICE)).json()["run_id"]
-    for path in (
-        f"/runs/{run_id}",
-        f"/runs/{run_id}/events?format=text",
-        f"/stream?last_event_id={run_id}.0&format=text",
-    ):
+    followed = f"/runs/{run_id}/events?format=text"  # to the end: what comes after it shows all of it
+    for path in (followed, f"/stream?last_event_id={run_id}.0&format=text", f"/runs/{run_id}"):
         assert "你好" in requests.get(f"{locked.url}{path}", timeout=20).content.decode()
     assert requests.post(f"{locked.url}/runs/{run_id}/stop", timeout=20).status_code == 200
 
