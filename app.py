@@ -4,6 +4,7 @@ import logging
 import os
 import resource
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import click
 from flask import Flask
 from gevent import monkey
 
+from streaming import access
 from streaming.capacity import capacity
 from streaming.chat import chat
 from streaming.doctor.command import doctor_command
@@ -21,6 +23,7 @@ from streaming.relay.conversations import Conversations
 from streaming.relay.demo import DemoUpstream
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.exchange import HttpUpstream
+from streaming.relay.owners import Owners
 from streaming.relay.runs import Bounds, Runs
 from streaming.relay.store import Store
 from streaming.relay.stores.memory import MemoryStore
@@ -38,6 +41,7 @@ from streaming.web.relay import Relay
 from streaming.web.routes import routes
 from streaming.web.streams import StreamSettings
 from streaming.web.upstreams import upstreams
+from streaming.web.visiting import visiting
 from streaming.web.websocket import websocket
 from streaming.wire.dialects import Dialect
 from streaming.wire.dialects.dify import Dify
@@ -68,6 +72,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(routes)
     app.register_blueprint(openai_api)
     app.register_blueprint(page)
+    app.register_blueprint(visiting)
     app.register_blueprint(ai_sdk)
     app.register_blueprint(websocket)
     app.register_blueprint(upstreams)
@@ -112,33 +117,29 @@ def _relay(settings: Settings) -> Relay:
     room = capacity(settings.max_runs, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if room.runs < settings.max_runs:
         log.warning("MAX_RUNS=%d does not fit the limit of open files: %d it is.", settings.max_runs, room.runs)
-    bounds = Bounds(
-        max_runs=room.runs,
-        max_tries=settings.max_tries,
-        run_max_bytes=settings.run_max_bytes,
-        log_max_bytes=settings.log_max_bytes,
-        run_ttl_seconds=settings.run_ttl_seconds,
-        run_max_seconds=settings.run_max_seconds,
-        disconnect_grace_seconds=settings.disconnect_grace_seconds,
+    served = access.served(settings)
+    calls = _calls(served, session, limits, store, settings.run_ttl_seconds + 60)
+    known = [_upstream(each, session, limits, calls.get(each.name)) for each in served]
+    allowance = access.allowance(settings, store)
+    kept_seconds = max(settings.conversation_ttl_seconds, settings.run_ttl_seconds) + settings.run_max_seconds
+    owners = Owners(store, ttl_seconds=kept_seconds)
+    runs = Runs(
+        upstreams=known,
+        store=store,
+        conversations=conversations,
+        bounds=_bounds(settings, room.runs),
+        allowance=allowance,
+        owners=owners,
+        others=others,
     )
-    calls = _calls(settings, session, limits, store)
-    known = [_upstream(each, session, limits, calls.get(each.name)) for each in settings.upstreams]
-    runs = Runs(upstreams=known, store=store, conversations=conversations, bounds=bounds, others=others)
     if any(upstream.dialect_name == "demo" for upstream in known):
         log.warning("The built-in demo upstream answers: no model is behind it. Set UPSTREAM for real answers.")
-    stream_settings = StreamSettings(
-        heartbeat_seconds=settings.heartbeat_seconds,
-        retry_ms=settings.retry_ms,
-        stream_max_seconds=settings.stream_max_seconds,
-        flush_ms=settings.flush_ms,
-        compress=settings.compress,
-    )
-    chat_seconds = max(settings.conversation_ttl_seconds, settings.run_ttl_seconds) + settings.run_max_seconds
     return Relay(
         runs=runs,
-        chats=Chats(store, ttl_seconds=chat_seconds),
-        apps=Apps([upstream.name for upstream in known], calls, conversations),
-        stream_settings=stream_settings,
+        guard=access.guard(settings, demo_only=all(each.dialect == "demo" for each in served)),
+        chats=Chats(store, ttl_seconds=kept_seconds),
+        apps=Apps([upstream.name for upstream in known], calls, conversations, allowance=allowance, owners=owners),
+        stream_settings=_streams(settings),
         chat_wait_seconds=settings.chat_wait_seconds,
         write_timeout_seconds=settings.write_timeout_seconds,
         ws_idle_seconds=settings.ws_idle_seconds,
@@ -163,6 +164,28 @@ def _others(settings: Settings) -> "Elsewhere":
     return others
 
 
+def _bounds(settings: Settings, max_runs: int) -> Bounds:
+    return Bounds(
+        max_runs=max_runs,
+        max_tries=settings.max_tries,
+        run_max_bytes=settings.run_max_bytes,
+        log_max_bytes=settings.log_max_bytes,
+        run_ttl_seconds=settings.run_ttl_seconds,
+        run_max_seconds=settings.run_max_seconds,
+        disconnect_grace_seconds=settings.disconnect_grace_seconds,
+    )
+
+
+def _streams(settings: Settings) -> StreamSettings:
+    return StreamSettings(
+        heartbeat_seconds=settings.heartbeat_seconds,
+        retry_ms=settings.retry_ms,
+        stream_max_seconds=settings.stream_max_seconds,
+        flush_ms=settings.flush_ms,
+        compress=settings.compress,
+    )
+
+
 def _limits(settings: Settings) -> Limits:
     return Limits(
         connect_seconds=settings.connect_timeout_seconds,
@@ -171,8 +194,10 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _calls(settings: Settings, session: Session, limits: Limits, store: Store) -> dict[str, DifyCalls]:
-    users, user_seconds = store.keys("message-users"), settings.run_ttl_seconds + 60
+def _calls(
+    served: Iterable[UpstreamSettings], session: Session, limits: Limits, store: Store, user_seconds: float
+) -> dict[str, DifyCalls]:
+    users = store.keys("message-users")
     return {
         each.name: DifyCalls(
             each.name,
@@ -182,7 +207,7 @@ def _calls(settings: Settings, session: Session, limits: Limits, store: Store) -
             users=users,
             user_seconds=user_seconds,
         )
-        for each in settings.upstreams
+        for each in served
         if each.dialect == "dify"
     }
 
@@ -206,6 +231,8 @@ def _dialect(settings: UpstreamSettings) -> Dialect:
         api_key=settings.api_key,
         model=settings.model,
         models=settings.models,
+        max_tokens=settings.max_tokens,
+        options=settings.options,
         auth_header=settings.auth_header,
         system_prompt=settings.system_prompt,
         include_usage=settings.include_usage,

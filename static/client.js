@@ -38,15 +38,20 @@ export class Relay {
   #base;
   #headers;
   #listen;
+  #visitor;
+  #keepVisitor;
 
   /**
    * @param {string} [base] the relay's address. Default: where this module came from.
-   * @param {{headers?: Object<string, string>}} [options] `headers` go with every request, for a relay that wants
+   * @param {{headers?: Object<string, string>, visitor?: string, keepVisitor?: function(string)}} [options] `headers` go with every request, for a relay that wants
    *   `Authorization`. EventSource cannot send any: with them, and where there is none (Node), fetch reads the stream.
+   *   `visitor` is the token of a public page's visitor; `keepVisitor(token)` is told a new one when it was too old.
    */
-  constructor(base = import.meta.url, { headers } = {}) {
+  constructor(base = import.meta.url, { headers, visitor, keepVisitor } = {}) {
     this.#base = new URL("/", base);
     this.#headers = headers ?? {};
+    this.#visitor = visitor;
+    this.#keepVisitor = keepVisitor;
     this.#listen = headers || !globalThis.EventSource ? listenByFetch : listen;
   }
 
@@ -113,8 +118,21 @@ export class Relay {
     return new URL(path, this.#base);
   }
 
-  async #fetch(path, request = {}) {
+  /** The same visitor with a new token may do what the old one might. */
+  async #fetch(path, request) {
+    try {
+      return await this.#send(path, request);
+    } catch (error) {
+      if (!this.#visitor || error.status !== 401) throw error;
+      this.#visitor = (await this.#send("/visitor", { method: "POST" })).token;
+      this.#keepVisitor?.(this.#visitor);
+      return this.#send(path, request);
+    }
+  }
+
+  async #send(path, request = {}) {
     const headers = { Accept: "application/json", ...this.#headers, ...request.headers };
+    if (this.#visitor) headers["X-Visitor-Token"] = this.#visitor;
     let response;
     try {
       response = await fetch(this.#url(path), { cache: "no-store", ...request, headers });

@@ -8,11 +8,11 @@ import { Turn } from "./turn.js";
 const ANNOUNCED_CHARACTERS = 500; // of an answer, to screen readers, once it is complete
 
 class Chat {
-  relay = new Relay();
   conversationId = null; // set by turns that entered the history
   current = null; // the turn that is being answered
   #turns = [];
   #store = new TabStore(`sluice${window.name}`); // frames of one page share a storage: embed.js names them
+  relay = new Relay(undefined, { visitor: this.#visitor(), keepVisitor: (token) => this.#store.set("visitor", token) });
   #announced = new Set(); // of this answer: every state is told once, and a flickering connection tires nobody
   #transcript = document.getElementById("transcript");
   #greeting = this.#transcript.querySelector(".greeting");
@@ -29,6 +29,15 @@ class Chat {
     });
     this.#restore();
     addEventListener("pagehide", () => this.save());
+  }
+
+  /** Return the visitor's token. In a frame on another site no cookie says at a reload who asked before: the tab does. */
+  #visitor() {
+    const { visitor_token: field } = document.getElementById("composer").elements;
+    if (!field) return undefined;
+    const kept = this.#store.get("visitor");
+    if (kept === null) this.#store.set("visitor", field.value);
+    return kept ?? field.value;
   }
 
   /** Ask a new question; return whether it was taken. One at a time: while one is answered, none is. */

@@ -6,12 +6,13 @@ name tells how its text is read. Only from_env checks: code that builds Settings
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, get_type_hints
 
 from msgspec import Meta
 
-from streaming import upstream_settings, values
+from streaming import access_settings, upstream_settings, values
+from streaming.access_settings import STRANGERS_RATE, ApiKeyText, CountText, JwtKey, Proxies, RateText, Secret
 from streaming.upstream_settings import UpstreamSettings
 from streaming.wire.ask import FlushMs
 
@@ -68,6 +69,19 @@ class Settings:
     redis_url: RedisUrl = ""  # the store that several workers share; "" = this process's memory
     redis_tls_insecure: bool = False  # managed services with certificates of their own
 
+    api_keys: tuple[ApiKeyText, ...] = field(default=(), repr=False)
+    jwt_secret: Secret = field(default="", repr=False)  # HS256
+    jwt_public_key: JwtKey = field(default="", repr=False)
+    jwt_audience: str = ""  # "" = tokens that name one are refused
+    jwt_issuer: str = ""  # "" = any
+    allow_anonymous: bool = False  # whoever reaches the relay may ask
+    public_page: bool = False  # the visitors of its page may ask
+    secret_key: Secret = field(default="", repr=False)  # signs visitors' tokens; "" = one that this process makes
+    rate_limit: tuple[RateText, ...] = (STRANGERS_RATE,)
+    max_streams_per_caller: tuple[CountText, ...] = ()  # unfinished answers; () = any number
+    daily_tokens_per_caller: tuple[CountText, ...] = ()  # () = any number
+    trusted_proxies: Proxies = "auto"  # "auto" once read: on no known platform, so none is trusted
+
     heartbeat_seconds: Annotated[float, Meta(gt=0, le=25)] = 15.0  # routers cut what is silent for 30 s
     retry_ms: Annotated[int, Meta(ge=100, le=60_000)] = 2000  # how long a browser waits before it reconnects
     chat_wait_seconds: Annotated[float, Meta(gt=0, le=28)] = 25.0  # then 202: routers cut at 30 s
@@ -99,6 +113,11 @@ class Settings:
         """Return host and port as servers take them: an IPv6 address in brackets."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
+    @property
+    def open(self) -> bool:
+        """Return whether nobody has said who may ask."""
+        return not (self.api_keys or self.jwt_secret or self.jwt_public_key or self.public_page or self.allow_anonymous)
+
     @classmethod
     def from_env(cls, mapping: Mapping[str, str]) -> "Settings":
         """Return the settings in a mapping such as os.environ. Raises SettingsError, with all that is wrong."""
@@ -108,6 +127,9 @@ class Settings:
         checked = values.read(table, _HINTS, _VARIABLES, problems, strict=False)
         if "PORT" in given:  # a platform sets it, and its router comes from outside
             checked.setdefault("host", "0.0.0.0")  # noqa: S104
+        if checked.get("trusted_proxies", "auto") == "auto":
+            checked["trusted_proxies"] = access_settings.platform(given)
+        problems += access_settings.problems(checked)
         settings = cls(**checked, upstreams=upstream_settings.from_env(given, problems))
         if settings.log_max_bytes < settings.run_max_bytes:
             problems.append(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from streaming import upstreams_file, values
+from streaming.wire.ask import Options
 
 Text = Annotated[str, Meta(min_length=1, description="text that is not empty")]
 # A key becomes a header's value, which is Latin-1 without control characters.
@@ -22,6 +23,13 @@ UpstreamName = Annotated[
 ]
 ModelName = Annotated[
     str, Meta(min_length=1, max_length=256, description="names of models, with commas between them, or * for all")
+]
+OptionName = Annotated[
+    str,
+    Meta(
+        pattern=rf"\A(\*|{'|'.join(Options.__struct_fields__)})\Z",
+        description="names of options such as temperature, with commas between them, or * for all",
+    ),
 ]
 Url = Annotated[str, Meta(description="an http:// or https:// URL without user, password and fragment")]
 Dialect = Literal["demo", "openai", "dify"]
@@ -38,6 +46,8 @@ class UpstreamSettings:
     api_key: Key | None = field(default=None, repr=False)
     model: Text | None = None  # None = the URL or the upstream itself says which
     models: tuple[ModelName, ...] = ()  # others that a caller may choose; "*" = any
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None  # of one answer; None = what callers and the upstream say
+    options: tuple[OptionName, ...] = ("*",)  # that callers may set; "*" = all
     auth_header: HeaderName = "Authorization"  # Azure: api-key
     system_prompt: str | None = field(default=None, repr=False)
     dify_mode: Literal["chat", "completion", "workflow"] = "chat"
@@ -51,6 +61,8 @@ VARIABLES = {  # of a single upstream: variable -> field
     "UPSTREAM_API_KEY": "api_key",
     "UPSTREAM_MODEL": "model",
     "UPSTREAM_MODELS": "models",
+    "UPSTREAM_MAX_TOKENS": "max_tokens",
+    "UPSTREAM_OPTIONS": "options",
     "UPSTREAM_AUTH_HEADER": "auth_header",
     "DIFY_MODE": "dify_mode",
     "DIFY_PROMPT_INPUT": "dify_prompt_input",
@@ -69,7 +81,10 @@ _PRESETS: dict[str, tuple[Dialect, str]] = {  # what an operator calls the diale
 _NEED_KEY = {"openai", "deepseek", "dify"}  # at the preset's own host; elsewhere only the server knows
 _FIELDS = {
     "demo": {"name", "dialect"},
-    "openai": {"name", "dialect", "url", "api_key", "model", "models", "auth_header", "system_prompt", "include_usage"},
+    "openai": {
+        *("name", "dialect", "url", "api_key", "model", "models", "max_tokens", "options"),
+        *("auth_header", "system_prompt", "include_usage"),
+    },
     "dify": {"name", "dialect", "url", "api_key", "dify_mode", "dify_prompt_input"},
 }
 
@@ -87,7 +102,9 @@ def _single(given: Mapping[str, str], problems: list[str]) -> Iterator[UpstreamS
             for variable in ("UPSTREAM_URL", "UPSTREAM_API_KEY", "UPSTREAM_MODEL")
             if variable in given
         ]
-    table = {name: given[variable] for variable, name in VARIABLES.items() if variable in given}
+    table: dict[str, str | int] = {name: given[variable] for variable, name in VARIABLES.items() if variable in given}
+    if "max_tokens" in table and given["UPSTREAM_MAX_TOKENS"].isdecimal():
+        table["max_tokens"] = int(given["UPSTREAM_MAX_TOKENS"])  # in a file it is a number
     names = {name: variable for variable, name in VARIABLES.items()}
     yield _checked({"dialect": "demo", **table}, names, problems)
 

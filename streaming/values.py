@@ -10,6 +10,7 @@ import msgspec
 _SIZE = re.compile(r"([0-9]{1,15})\s*(|KiB|MiB|GiB)", re.IGNORECASE)
 _UNITS = {"": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
 _SHOWN_CHARACTERS = 64
+_SECRET = {"api_key", "api_keys", "jwt_secret", "jwt_public_key", "secret_key"}
 
 
 def read(
@@ -76,6 +77,6 @@ def _check_url(text: str) -> None:
 def _shown(name: str, value: Any) -> str:
     """Quote a value, but none that is secret or may hold a secret: a URL's user part, query or fragment."""
     text = str(value)
-    if name == "api_key" or (name.endswith("url") and any(mark in text for mark in "@?#")):
+    if name in _SECRET or (name.endswith("url") and any(mark in text for mark in "@?#")):
         return "(not shown)"
     return f"is {value if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + '…'!r}"

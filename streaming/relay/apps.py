@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from streaming.relay.allowance import Allowance
+from streaming.relay.caller import Caller
 from streaming.relay.conversations import Conversations, anonymous_user
 from streaming.relay.dify_calls import DifyCalls
+from streaming.relay.owners import Owners
 from streaming.relay.run import Run
 from streaming.wire.dialects import Pieces
 from streaming.wire.dialects.dify_app import Parameters
@@ -36,10 +39,20 @@ class Uploaded(msgspec.Struct, frozen=True, kw_only=True):
 class Apps:
     """The apps behind upstreams. `names` are all upstreams in their order, `calls` the apps among them."""
 
-    def __init__(self, names: Sequence[str], calls: Mapping[str, DifyCalls], conversations: Conversations) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        calls: Mapping[str, DifyCalls],
+        conversations: Conversations,
+        *,
+        allowance: Allowance,
+        owners: Owners,
+    ) -> None:
         self._names = names
         self._calls = calls
         self._conversations = conversations
+        self._allowance = allowance
+        self._owners = owners
 
     def parameters(self) -> dict[str, Parameters | None]:
         """Return what each upstream tells of itself; None = it could not be asked within PARAMETERS_WAIT_SECONDS."""
@@ -66,13 +79,14 @@ class Apps:
         upstream: str | None,
         conversation_id: str | None,
         user: str | None,
-        owner: str | None,
+        caller: Caller,
     ) -> Uploaded:
         """Store a file for an ask that names the same upstream, conversation and user. Raises Failure, Refusal.
 
         A file belongs to a user: the one that is named, the conversation's, or a new one. `name` may be a client's own.
         """
-        conversation = self._conversations.find(conversation_id, owner)
+        self._allowance.charge_rate(caller)
+        conversation = self._conversations.find(conversation_id, caller.owner)
         upstream = upstream or (conversation.upstream if conversation else self._names[0])
         calls = self._app(upstream, "files")
         if user is None:
@@ -86,6 +100,7 @@ class Apps:
         if allowed.max_bytes is not None and len(content) > allowed.max_bytes:
             raise Refusal("file_too_large", f"The file is larger than the Dify app takes ({allowed.max_bytes} bytes).")
         stored = calls.upload(Upload(name=name, media_type=media_type_of(name), content=content), user)
+        self._owners.note_file(stored.id, caller.owner)
         return Uploaded(
             id=stored.id,
             name=stored.name,

@@ -11,11 +11,15 @@ from functools import partial
 import gevent
 import msgspec
 
+from streaming.relay.allowance import Allowance
 from streaming.relay.attempts import Attempts, Candidate
+from streaming.relay.caller import Caller
+from streaming.relay.chats import ANONYMOUS_MIN_CHARACTERS
 from streaming.relay.conversations import Conversation, Conversations, Turn
 from streaming.relay.idempotency import Idempotency
 from streaming.relay.others import TAG_CHARACTERS, Others, new_tag
 from streaming.relay.own_run import OwnRun
+from streaming.relay.owners import Owners
 from streaming.relay.presence import Presence
 from streaming.relay.run import Run
 from streaming.relay.store import Store
@@ -31,16 +35,6 @@ SWEEP_SECONDS = 0.05  # at least, between two looks for what has expired
 FULL_RETRY_AFTER_SECONDS = 5
 DRAINING_RETRY_AFTER_SECONDS = 2  # the platform has a successor ready by then
 KEPT_TURNS = {"done", "stopped"}
-
-
-class Caller(msgspec.Struct, frozen=True):
-    """Who asks. `owner` None: anonymous, so that ids and keys alone decide what belongs to whom.
-
-    `request_id` is the HTTP request's that came with it, for upstreams that note it; None = none.
-    """
-
-    owner: str | None = None
-    request_id: str | None = None
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,6 +59,8 @@ class Runs:
         store: Store,
         conversations: Conversations,
         bounds: Bounds,
+        allowance: Allowance,
+        owners: Owners,
         others: Others | None = None,
     ) -> None:
         self._others = others
@@ -76,6 +72,8 @@ class Runs:
         )
         self._conversations = conversations
         self._bounds = bounds
+        self._allowance = allowance
+        self.owners = owners
         self._unfinished: dict[str, OwnRun] = {}
         self._ended: OrderedDict[str, tuple[OwnRun, float]] = OrderedDict()  # the oldest first; when (monotonic)
         self._expired: OrderedDict[str, float] = OrderedDict()  # id -> until when it is remembered
@@ -111,22 +109,28 @@ class Runs:
         run_id = self._tag + secrets.token_urlsafe(16)
         if ask.idempotency_key is None:
             return self._start(ask, caller, run_id, implied)
-        key = f"{caller.owner or ''}:{ask.idempotency_key}"
+        key = _idempotency_key(caller, ask.idempotency_key)
         return self._idempotency.start(key, ask, run_id, lambda: self._start(ask, caller, run_id, implied), self.get)
 
     def _start(self, ask: Ask, caller: Caller, run_id: str, implied: str | None) -> Run:
         self._refuse_if_full()
+        self._allowance.check(caller, ask)
+        if caller.user is not None:
+            ask = msgspec.structs.replace(ask, user=caller.user)
+        self.owners.check_files(ask, caller.owner)
         conversation = self._conversations.find(ask.conversation_id or implied, caller.owner)
         candidates = self._candidates_for(ask, conversation)
         turn = self._conversations.turn(ask, conversation, candidates[0].upstream, caller.owner)
         turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id)
+        self._allowance.charge(caller, run_id)
+        self.owners.note_run(run_id, caller.owner)
         run = OwnRun(
             id=run_id,
             turn=turn,
             log=self._store.new_log(run_id),
             max_bytes=self._bounds.run_max_bytes,
             on_end=self._on_end,
-            on_ended=self._on_ended,
+            on_ended=partial(self._on_ended, caller),
         )
         attempts = Attempts(
             candidates,
@@ -140,9 +144,12 @@ class Runs:
             self._conversations.claim(turn, run_id)
         except BaseException:
             run.log.drop()
+            self._allowance.give_back(caller, run_id)
             raise
         run.presence = Presence(
-            ask.on_disconnect, self._bounds.disconnect_grace_seconds, lambda: run.end_early("abandoned")
+            self._allowance.policy(caller, ask),
+            self._bounds.disconnect_grace_seconds,
+            lambda: run.end_early("abandoned"),
         )
         self._unfinished[run_id] = run
         if self._others is not None:
@@ -220,11 +227,12 @@ class Runs:
         finally:
             self._conversations.release(run.turn, run.id)
 
-    def _on_ended(self, run: OwnRun) -> None:
+    def _on_ended(self, caller: Caller, run: OwnRun) -> None:
         del self._unfinished[run.id]
         self._ended[run.id] = (run, time.monotonic())
         self._make_room()
         self._sweep_later()
+        self._allowance.settle(caller, run.id, run.end.usage if run.end is not None else None)
 
     def _keep_turn(self, turn: Turn, run: OwnRun, reason: str) -> None:
         if turn.conversation is None or run.attempts is None:
@@ -305,6 +313,14 @@ class Runs:
         if self._sweeper is not None:
             self._sweeper.kill(block=False)
             self._sweeper = None
+
+
+def _idempotency_key(caller: Caller, key: str) -> str:
+    """Return the key as the caller's own. Without an owner a long one is a secret, and a short one the address's."""
+    owner = caller.owner
+    if owner is None and len(key) < ANONYMOUS_MIN_CHARACTERS:
+        owner = caller.account
+    return msgspec.json.encode([owner, key]).decode()  # no other pair looks like it
 
 
 def _fits(other: Candidate, first: Candidate, ask: Ask) -> bool:

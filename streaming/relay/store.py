@@ -1,4 +1,4 @@
-"""The two ports behind which logs and small shared facts live. `stores/` holds the implementations."""
+"""The ports behind which logs and small shared facts live. `stores/` holds the implementations."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -46,6 +46,25 @@ class Keys(Protocol):
         """Forget the key, or only if it holds `value`."""
 
 
+class Counters(Protocol):
+    """Numbers and small sets that are forgotten in time. Reading or claiming may raise Refusal("store_unavailable")."""
+
+    def add(self, key: str, amount: int, seconds: float) -> tuple[int, float]:
+        """Add to a counter that begins anew `seconds` after its first addition; 0 = only look.
+
+        Return what it holds, and in how many seconds it begins anew.
+        """
+
+    def note(self, key: str, amount: int, seconds: float) -> None:
+        """Add without an answer: whatever the store does, nobody waits for long and nothing is raised."""
+
+    def enter(self, key: str, member: str, limit: int, seconds: float) -> bool:
+        """Put a member into a set of at most `limit`, for at most `seconds`; return whether it is in. Atomic."""
+
+    def leave(self, key: str, member: str) -> None:
+        """Take a member out. As `note`."""
+
+
 class Store(Protocol):
     """Where a relay keeps its runs."""
 
@@ -58,3 +77,6 @@ class Store(Protocol):
 
     def keys(self, space: str) -> Keys:
         """Return the keys of one space, always the same for the same name; spaces are bounded apart."""
+
+    def counters(self) -> Counters:
+        """Return the counters, always the same."""

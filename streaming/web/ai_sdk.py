@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, Request, Response, request
 
+from streaming.relay.caller import Caller
 from streaming.relay.chats import Chat
 from streaming.relay.run import Run
 from streaming.web.asking import query, read_body, read_flush_ms, read_json, with_key
@@ -31,18 +32,18 @@ ai_sdk = Blueprint("ai_sdk", __name__)
 @ai_sdk.post("/api/chat")
 def ask() -> Response:
     """Start a run for the chat's messages and stream it."""
-    relay, owner = current_relay(), current_caller().owner
+    relay, caller = current_relay(), current_caller()
     asked = ui_messages.from_body(read_json(request))
-    before = relay.chats.find(asked.id, owner)
-    run = _start(relay, asked, before)
+    before = relay.chats.find(asked.id, caller.owner)
+    run = _start(relay, asked, before, caller)
     chat = Chat(run.id, run.turn.conversation_id, asked.own.get("upstream"))
-    relay.chats.note(asked.id, owner, chat)
+    relay.chats.note(asked.id, caller.owner, chat)
     if asked.continues is not None:
         relay.chats.note_continued(run.id, asked.continues)
     return _stream(relay, run, AiSdk(message_id=asked.continues), asked.own.get("flush_ms"))
 
 
-def _start(relay: Relay, asked: ChatRequest, before: Chat | None) -> Run:
+def _start(relay: Relay, asked: ChatRequest, before: Chat | None, caller: Caller) -> Run:
     """Start the run; a page shows one answer of a chat at a time, so an unfinished one before it is stopped."""
     upstream = asked.own.get("upstream")
     history = next((each.history for each in relay.runs.upstreams if each.name == upstream), None)
@@ -55,11 +56,11 @@ def _start(relay: Relay, asked: ChatRequest, before: Chat | None) -> Run:
         if conversation_id is not None:  # it takes no second question before the first one's end
             previous.wait_end(STOP_WAIT_SECONDS)
     try:
-        return relay.runs.start(ask, current_caller())
+        return relay.runs.start(ask, caller)
     except Refusal as refusal:
         if refusal.code != "conversation_not_found":
             raise
-    return relay.runs.start(with_key(request, asked.ask(history, None)), current_caller())
+    return relay.runs.start(with_key(request, asked.ask(history, None)), caller)
 
 
 @ai_sdk.get("/api/chat/<path:chat_id>/stream")

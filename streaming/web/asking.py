@@ -39,6 +39,11 @@ def query(request: Request) -> dict[str, str]:
     return _pairs(request.query_string, "query string")
 
 
+def form_field(request: Request, name: str) -> str:
+    """Return a field of the form in the body, "" where there is none. Raises Refusal, AskError."""
+    return _pairs(read_body(request), "body").get(name, "")
+
+
 def header(request: Request, name: str) -> str:
     """Return a header as text, "" where absent. WSGI gives Latin-1, clients send UTF-8."""
     return request.headers.get(name, "").encode("latin-1", "replace").decode("utf-8", "replace")

@@ -70,6 +70,7 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
     if request.path.startswith("/v1/"):  # what is asked there expects OpenAI's shape
         error = error_object(refusal.code, refusal.message, refusal.status, field)
     response = json_response({"error": error}, refusal.status)
+    response.headers.update(refusal.headers)
     if refusal.retry_after is not None:
         response.headers["Retry-After"] = str(refusal.retry_after)
     return response

@@ -6,8 +6,9 @@ import msgspec
 from flask import Blueprint, Response, request
 from msgspec import Meta
 
+from streaming.relay.run import Run
 from streaming.web.asking import read_json
-from streaming.web.relay import current_relay
+from streaming.web.relay import Relay, current_caller, current_relay
 from streaming.web.routes import refuse_what_nobody_reads
 from streaming.web.streams import json_response
 from streaming.wire.ask import checked
@@ -28,11 +29,11 @@ class _Feedback(msgspec.Struct, forbid_unknown_fields=True):
 @feedback.post("/runs/<run_id>/feedback")
 def rate(run_id: str) -> Response:
     """Pass a rating on to the upstream that made the answer."""
+    relay, run = _own(run_id)
     if not request.is_json:
         raise Refusal("unsupported_media_type", "Send application/json (curl: --json).")
     given = checked(read_json(request), _Feedback)
-    relay = current_relay()
-    relay.apps.rate(relay.runs.get(run_id), given.rating, given.content)
+    relay.apps.rate(run, given.rating, given.content)
     return json_response({"result": "success"})
 
 
@@ -40,9 +41,17 @@ def rate(run_id: str) -> Response:
 def suggested(run_id: str) -> Response:
     """Return questions to go on with: those that came too late for the `end`."""
     refuse_what_nobody_reads(request)
-    relay = current_relay()
-    questions = relay.apps.suggested(relay.runs.get(run_id))
+    relay, run = _own(run_id)
+    questions = relay.apps.suggested(run)
     response = json_response({"suggested_questions": questions}, 200 if questions is not None else 202)
     if questions is None:
         response.headers["Retry-After"] = str(NOT_YET_SECONDS)
     return response
+
+
+def _own(run_id: str) -> tuple[Relay, Run]:
+    """Return a run that the caller began: to read it its id is enough, but these speak, and are paid, in its name."""
+    relay, caller = current_relay(), current_caller(visitors_too=True)
+    run = relay.runs.get(run_id)
+    relay.runs.owners.check_run(run_id, caller.owner)
+    return relay, run

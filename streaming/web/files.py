@@ -36,7 +36,7 @@ class _Fields(msgspec.Struct):
 @files.post("/files")
 def upload() -> Response:
     """Store a file at the upstream's app, for an ask's `files` or a file input."""
-    relay = current_relay()
+    relay, caller = current_relay(), current_caller()
     if not relay.apps.any:
         raise Refusal("not_supported", "No upstream of this relay takes files.")
     if not relay.upload_slots.acquire(blocking=False):
@@ -51,7 +51,7 @@ def upload() -> Response:
                 upstream=fields.upstream,
                 conversation_id=fields.conversation_id,
                 user=fields.user,
-                owner=current_caller().owner,
+                caller=caller,
             )
     finally:
         relay.upload_slots.release()

@@ -35,10 +35,11 @@ openai_api = Blueprint("openai", __name__, url_prefix="/v1")
 @openai_api.post("/chat/completions")
 def chat_completions() -> Response:
     """Ask, and answer in chunks or as one object."""
+    caller = current_caller()
     if request.mimetype != "application/json":
         raise Refusal("unsupported_media_type", "Send application/json.")
     asked = openai_ask.read(read_json(request), header(request, "X-Conversation-Id"))
-    run = current_relay().runs.start(_ask(asked), current_caller())
+    run = current_relay().runs.start(_ask(asked), caller)
     response = _answer(run, asked)
     response.headers["X-Run-Id"] = run.id
     if run.turn.conversation_id is not None:
@@ -105,12 +106,14 @@ def _failure(end: End) -> Response:
 @openai_api.get("/models")
 def models() -> Response:
     """Return what `model` may say: the upstreams' names and their models."""
+    current_caller()
     return json_response({"object": "list", "data": list(_models().values())})
 
 
 @openai_api.get("/models/<path:model>")
 def model(model: str) -> Response:
     """Return one of them."""
+    current_caller()
     if model not in _models():
         raise Refusal("model_not_found", "No such model here; GET /v1/models tells which there are.")
     return json_response(_models()[model])

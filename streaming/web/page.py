@@ -14,7 +14,8 @@ from streaming.web import accent
 from streaming.web.compression import chosen
 from streaming.web.joining import joined_modules
 from streaming.web.look import Look, look_of
-from streaming.web.relay import current_caller, current_relay
+from streaming.web.relay import current_relay
+from streaming.web.visiting import visitor_token
 from streaming.wire.ask import AskError, Message
 from streaming.wire.errors import Refusal
 
@@ -34,8 +35,11 @@ Sluice relays LLM answers token by token, without losing one.
   curl {url}runs -d prompt=Hi                            start a run; it tells where to follow and stop it
   curl {url}upstreams                                    what can be asked
 
-A browser gets a chat page at this address.
 """
+USAGE_PAGE = "A browser gets a chat page at this address.\n"
+USAGE_LOCKED = (
+    "Whoever asks needs a key: -H 'Authorization: Bearer <key>'. Following and stopping need the run's id alone.\n"
+)
 
 
 def content_security_policy(embed_origins: tuple[str, ...] = ()) -> str:
@@ -55,10 +59,12 @@ def content_security_policy(embed_origins: tuple[str, ...] = ()) -> str:
 @page.get("/")
 def index() -> Response:
     """Return the chat page, or the usage text to who does not ask for HTML."""
-    if "text/html" in request.headers.get("Accept", ""):
+    guard = current_relay().guard
+    if guard.shows_page and "text/html" in request.headers.get("Accept", ""):
         response = Response(render_template("index.html", embed_origins=current_relay().embed_origins))
     else:
-        response = Response(USAGE.format(url=request.host_url), content_type="text/plain; charset=utf-8")
+        text = USAGE.format(url=request.host_url) + (USAGE_PAGE if guard.shows_page else USAGE_LOCKED)
+        response = Response(text, content_type="text/plain; charset=utf-8")
     response.vary.add("Accept")
     response.headers["Cache-Control"] = "no-cache"
     return response
@@ -67,7 +73,8 @@ def index() -> Response:
 def answer_page(run: Run) -> Response:
     """Return a run's page for a browser without JavaScript: the conversation up to it. It refreshes itself."""
     answer, question = run.answer(), run.turn.context.messages[-1].text()
-    known = current_relay().runs.transcript(run.turn.conversation_id, current_caller())
+    relay = current_relay()
+    known = relay.runs.transcript(run.turn.conversation_id, relay.guard.viewer(request))
     response = Response(
         render_template(
             "answer.html",
@@ -169,7 +176,12 @@ def script_for_others(name: str) -> Response:
 def words() -> dict[str, Any]:
     """Give templates the look of the page and its words, and a key that makes sending a form twice harmless."""
     look: Look = look_of(request)
-    return {"look": look, "texts": look.texts, "new_key": secrets.token_urlsafe}
+    return {
+        "look": look,
+        "texts": look.texts,
+        "new_key": secrets.token_urlsafe,
+        "visitor_token": visitor_token,
+    }
 
 
 @page.after_app_request

@@ -1,11 +1,13 @@
 """What every route works with; create_app puts it into the app's extensions."""
 
-from flask import current_app, g
+from flask import current_app, g, request
 from gevent.lock import BoundedSemaphore
 
 from streaming.relay.apps import Apps
+from streaming.relay.caller import Caller
 from streaming.relay.chats import Chats
-from streaming.relay.runs import Caller, Runs
+from streaming.relay.runs import Runs
+from streaming.web.guard import Guard, with_request
 from streaming.web.streams import StreamSettings
 
 UPLOADS_AT_ONCE = 16  # each may hold MAX_UPLOAD_BYTES on disk
@@ -19,6 +21,7 @@ class Relay:
         self,
         *,
         runs: Runs,
+        guard: Guard,
         chats: Chats,
         apps: Apps,
         stream_settings: StreamSettings,
@@ -31,6 +34,7 @@ class Relay:
         embed_origins: tuple[str, ...],
     ) -> None:
         self.runs = runs
+        self.guard = guard
         self.chats = chats
         self.apps = apps
         self.stream_settings = stream_settings
@@ -56,6 +60,6 @@ def current_relay() -> Relay:
     return relay
 
 
-def current_caller() -> Caller:
-    """Return who asks."""
-    return Caller(request_id=g.request_id)
+def current_caller(*, visitors_too: bool = False) -> Caller:
+    """Return who asks; `visitors_too`: a visitor's token will do. Raises Refusal: unauthorized, forbidden."""
+    return with_request(current_relay().guard.caller(request, visitors_too=visitors_too), g.request_id)

@@ -41,10 +41,10 @@ def _resume(cursor: str) -> Response:
 
 def _start_stream() -> Response:
     relay, name = current_relay(), negotiated(request)
-    ask = read_ask(request)
+    caller, ask = current_caller(), read_ask(request)
     if ask.response_mode == "blocking":
         name = "json"
-    run = relay.runs.start(ask, current_caller())
+    run = relay.runs.start(ask, caller)
     return respond(run, 0, name, relay.stream_settings, f"{run.id}.", ask.flush_ms)
 
 
@@ -53,7 +53,8 @@ def chat() -> Response:
     """Ask and wait for the whole answer; a browser's form gets a page."""
     relay = current_relay()
     try:
-        run = relay.runs.start(read_ask(request), current_caller())
+        caller = current_caller(visitors_too=True)
+        run = relay.runs.start(read_ask(request), caller)
     except (Refusal, AskError) as refused:
         if _wants_page(request):
             return refused_page(refused)
@@ -88,7 +89,8 @@ def _come_back(run: Run) -> Response:
 @routes.post("/runs")
 def start() -> Response:
     """Start a run and say where it can be followed and stopped."""
-    run = current_relay().runs.start(read_ask(request), current_caller())
+    caller = current_caller(visitors_too=True)
+    run = current_relay().runs.start(read_ask(request), caller)
     body = {
         "run_id": run.id,
         "conversation_id": run.turn.conversation_id,

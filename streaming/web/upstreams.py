@@ -6,7 +6,7 @@ import msgspec
 from flask import Blueprint, Response
 
 from streaming.relay.upstream import Upstream
-from streaming.web.relay import current_relay
+from streaming.web.relay import current_caller, current_relay
 from streaming.web.streams import json_response
 from streaming.wire.dialects.dify_app import Field, Parameters
 from streaming.wire.dialects.dify_files import FileKind, FileLimits
@@ -17,6 +17,7 @@ upstreams = Blueprint("upstreams", __name__)
 @upstreams.get("/upstreams")
 def list_upstreams() -> Response:
     """Return the upstreams in the order in which they are tried; null where one could not be asked in time."""
+    current_caller(visitors_too=True)
     relay = current_relay()
     told = relay.apps.parameters()
     shown = [_shown(each, told[each.name], relay.max_upload_bytes) for each in relay.runs.upstreams]

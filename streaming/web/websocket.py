@@ -1,13 +1,16 @@
 """`GET /ws`: the WebSocket's handshake. What is said on it afterwards is ws_session's business."""
 
 import flask_sock
-from flask import Blueprint, Request, Response, request
+from flask import Blueprint, Request, Response, g, request
 from wsproto.frame_protocol import CloseReason
 
+from streaming.web.guard import bearer
 from streaming.web.relay import current_caller, current_relay
 from streaming.web.ws_session import Session
 from streaming.web.ws_socket import BoundedServer
 from streaming.wire.errors import Refusal
+
+UNAUTHORIZED = 4401  # a private close code, after the HTTP status
 
 websocket = Blueprint("websocket", __name__)
 
@@ -36,8 +39,16 @@ def serve(socket: BoundedServer) -> None:
     if refused:
         socket.close(CloseReason.POLICY_VIOLATION, refused)
         socket.await_close()
-    else:
-        Session(socket, relay, current_caller()).serve()
+        return
+    caller = None  # a page sends its key in a message, and who only follows needs none
+    try:
+        caller = current_caller()
+    except Refusal as refusal:
+        if bearer(request):
+            socket.close(UNAUTHORIZED, refusal.message)
+            socket.await_close()
+            return
+    Session(socket, relay, caller, g.request_id).serve()
 
 
 @websocket.get("/ws")

@@ -12,10 +12,12 @@ from msgspec import Meta
 from simple_websocket.errors import ConnectionClosed
 from wsproto.frame_protocol import CloseReason
 
+from streaming.relay.caller import Caller
 from streaming.relay.cursor import Cursor
 from streaming.relay.run import Run
-from streaming.relay.runs import FULL_RETRY_AFTER_SECONDS, Caller, is_run_id
+from streaming.relay.runs import FULL_RETRY_AFTER_SECONDS, is_run_id
 from streaming.web.errors import as_refusal
+from streaming.web.guard import with_request
 from streaming.web.relay import Relay
 from streaming.web.resuming import goes_on
 from streaming.web.ws_socket import BoundedServer
@@ -50,6 +52,12 @@ class Follow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     flush_ms: FlushMs | None = None
 
 
+class Auth(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Say who asks from now on, by a key or token: a browser can send no header with a handshake."""
+
+    token: Annotated[str, Meta(min_length=1)]
+
+
 class Ping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Say something."""
 
@@ -67,16 +75,20 @@ class Session:
     writes what its cursor finds.
     """
 
-    def __init__(self, socket: BoundedServer, relay: Relay, caller: Caller) -> None:
+    def __init__(
+        self, socket: BoundedServer, relay: Relay, caller: Caller | None, request_id: str | None = None
+    ) -> None:
         self._socket = socket
         self._client = socket.sock
         self._relay = relay
-        self._caller = caller
+        self._caller = caller  # None = nobody who may ask
+        self._request_id = request_id
         self._followed: dict[Cursor, str] = {}  # and its run's id
         self._followers = Group()
         self._conversation_id: str | None = None
         self._active_at = time.monotonic()
         self._handlers: dict[str, Callable[[dict[str, Any], Any], None]] = {
+            "auth": self._auth,
             "ask": self._ask,
             "follow": self._follow,
             "stop": self._stop,
@@ -150,6 +162,14 @@ class Session:
         except Refusal as refusal:
             self._refuse(refusal, ref, fields)
 
+    def _auth(self, fields: dict[str, Any], ref: Ref) -> None:
+        token = checked(fields, Auth).token
+        if self._relay.guard.knows:
+            self._caller = with_request(self._relay.guard.known(token), self._request_id)
+        elif self._caller is None:
+            raise Refusal("unauthorized", "This relay takes no keys and no tokens.")
+        self._say("authorized", ref)
+
     def _ask(self, fields: dict[str, Any], ref: Ref) -> None:
         if len(self._followed) >= FOLLOWED_MAX:
             raise _too_many()
@@ -166,6 +186,8 @@ class Session:
         self._show(run, 0, ref, ask.flush_ms)
 
     def _start(self, ask: Ask, implied: str | None) -> Run:
+        if self._caller is None:
+            raise Refusal("unauthorized", 'Say first who asks: {"type": "auth", "token": "…"}.')
         try:
             return self._relay.runs.start(ask, self._caller, implied)
         except Refusal as refusal:

@@ -22,6 +22,7 @@ from wsproto.utilities import RemoteProtocolError
 
 from streaming.relay.cursor import Sleeper
 from streaming.web.connection import READABLE, ClientSocket
+from streaming.web.guard import SUBPROTOCOL
 from streaming.wire.errors import Refusal
 from streaming.wire.formats.ws import PING
 
@@ -131,7 +132,9 @@ class BoundedServer(Server):
         for event in self.ws.events():
             if isinstance(event, Request):
                 headers = [(b"X-Request-Id", g.request_id.encode())]
-                replies += self.ws.send(AcceptConnection(extra_headers=headers))
+                # Browsers take no answer that chooses none of those that they offered; a key among them is not echoed.
+                chosen = SUBPROTOCOL if SUBPROTOCOL in event.subprotocols else None
+                replies += self.ws.send(AcceptConnection(subprotocol=chosen, extra_headers=headers))
             elif isinstance(event, Ping):
                 replies += self.ws.send(event.response())
             elif isinstance(event, TextMessage | BytesMessage):

@@ -6,6 +6,7 @@
 Messages are ours: upstream texts leak paths, URLs and the user's input. None of these carries one.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,12 +41,14 @@ REFUSALS = {
     "bad_cursor": 400,
     "unknown_upstream": 400,
     "not_supported": 400,
+    "unauthorized": 401,
     "forbidden": 403,
     "not_found": 404,
     "run_not_found": 404,
     "other_instance": 404,
     "conversation_not_found": 404,
     "model_not_found": 404,
+    "file_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "conversation_busy": 409,
@@ -57,6 +60,9 @@ REFUSALS = {
     "unsupported_media_type": 415,
     "unsupported_file_type": 415,
     "idempotency_mismatch": 422,
+    "rate_limited": 429,
+    "too_many_streams": 429,
+    "budget_spent": 429,
     "headers_too_large": 431,
     "internal": 500,
     "too_many_runs": 503,
@@ -114,12 +120,21 @@ class Failure(RelayError):
 class Refusal(RelayError):
     """A request was refused before it cost anything. `code` is one of REFUSALS; `retry_after` in seconds.
 
-    With `status` the code is one of FAILURES: an upstream refused a call that is no run.
+    With `status` the code is one of FAILURES: an upstream refused a call that is no run. `headers` go with the answer.
     """
 
-    def __init__(self, code: str, message: str, *, retry_after: int | None = None, status: int | None = None) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        retry_after: int | None = None,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
         self.code = code
         self.message = message
         self.status = status or REFUSALS[code]
         self.retry_after = retry_after
+        self.headers = headers or {}
         super().__init__(f"{code}: {message}")

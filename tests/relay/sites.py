@@ -8,12 +8,13 @@ import msgspec
 from streaming.relay.conversations import Conversations
 from streaming.relay.elsewhere import Elsewhere
 from streaming.relay.exchange import HttpUpstream
+from streaming.relay.owners import Owners
 from streaming.relay.runs import Runs
 from streaming.relay.store import Store
 from streaming.relay.stores.memory import MemoryStore
 from streaming.relay.upstream import Session
 from tests.live import wait_until
-from tests.relay.support import BOUNDS, LIMITS, openai
+from tests.relay.support import BOUNDS, LIMITS, allowance, openai
 
 
 class Worker:
@@ -43,6 +44,8 @@ class Worker:
             store=self.store,
             conversations=conversations,
             bounds=all_bounds,
+            allowance=allowance(self.store),
+            owners=Owners(self.store, ttl_seconds=60),
             others=self.others,
         )
         try:

@@ -7,10 +7,14 @@ from typing import Any
 
 import msgspec
 
+from streaming.relay.allowance import Allowance, Terms
+from streaming.relay.caller import Caller
 from streaming.relay.conversations import Conversations
 from streaming.relay.exchange import HttpExchange, HttpUpstream
+from streaming.relay.owners import Owners
 from streaming.relay.run import Run
-from streaming.relay.runs import Bounds, Caller, Runs
+from streaming.relay.runs import Bounds, Runs
+from streaming.relay.store import Store
 from streaming.relay.stores.memory import MemoryStore
 from streaming.relay.upstream import Limits, Session, Sink, Upstream
 from streaming.wire.ask import Ask, Context, Message
@@ -103,6 +107,7 @@ def runs(
     max_turns: int = 50,
     conversation_ttl_seconds: float = 60,
     idle_seconds: float = 30,
+    strangers: Terms | None = None,
     **bounds: Any,
 ) -> Iterator[Runs]:
     """Runs over HTTP upstreams named u0, u1… (or over `upstreams`), closed afterwards."""
@@ -115,12 +120,24 @@ def runs(
             HttpUpstream(f"u{n}", "dify" if isinstance(dialect, Dify) else "openai", dialect, session, limits)
             for n, dialect in enumerate(dialects)
         ]
-    all_runs = Runs(upstreams=upstreams, store=store, conversations=conversations, bounds=all_bounds)
+    all_runs = Runs(
+        upstreams=upstreams,
+        store=store,
+        conversations=conversations,
+        bounds=all_bounds,
+        allowance=allowance(store, strangers),
+        owners=Owners(store, ttl_seconds=60),
+    )
     try:
         yield all_runs
     finally:
         all_runs.close()
         session.close()
+
+
+def allowance(store: Store, strangers: Terms | None = None, **tiers: Terms) -> Allowance:
+    """What callers may ask: anything, unless it is said here."""
+    return Allowance(store.counters(), strangers=strangers or Terms(), known=Terms(), tiers=tiers, run_max_seconds=60)
 
 
 def ended(run: Run, within_seconds: float = 20.0) -> Any:

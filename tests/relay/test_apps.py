@@ -7,16 +7,29 @@ from contextlib import contextmanager
 import pytest
 
 from streaming.relay.apps import Apps
+from streaming.relay.caller import Caller
 from streaming.relay.conversations import Conversations
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.exchange import HttpUpstream
-from streaming.relay.runs import Caller, Runs
+from streaming.relay.runs import Runs
 from streaming.relay.stores.memory import MemoryStore
 from streaming.wire.ask import Ask
 from streaming.wire.dialects.dify_app import DifyApp
 from streaming.wire.errors import Refusal
 from tests.live import Call, scripted
-from tests.relay.support import CALLER, DONE, FINISH, LIMITS, dify, ended, kept_session, openai, runs, token_chunk
+from tests.relay.support import (
+    CALLER,
+    DONE,
+    FINISH,
+    LIMITS,
+    allowance,
+    dify,
+    ended,
+    kept_session,
+    openai,
+    runs,
+    token_chunk,
+)
 from tests.scripted_dify import FILE_ID, MESSAGE_ID, PARAMETERS, Dify, as_json, form_of
 
 
@@ -37,7 +50,7 @@ class World:
 
     def upload(self, name: str = "a.png", content: bytes = b"x", **fields: str | None) -> dict[str, str]:
         """Upload a file; return the user that Dify got and the answer."""
-        told = {"upstream": "d", "conversation_id": None, "user": None, "owner": None, **fields}
+        told = {"upstream": "d", "conversation_id": None, "user": None, "caller": Caller(), **fields}
         uploaded = self.apps.upload(name, Content([content]), **told)  # type: ignore[arg-type]
         return {"sent": form_of(self.script.arrived["upload"].get())["user"], "told": uploaded.user, "id": uploaded.id}
 
@@ -68,7 +81,11 @@ def _world(script: Dify, app_url: str, model_url: str) -> Iterator[World]:
     ]
     with runs(upstreams=upstreams, store=store) as all_runs:
         conversations = Conversations(store, ttl_seconds=60, max_turns=50, claim_seconds=120)
-        yield World(all_runs, Apps(["m", "d"], {"d": calls}, conversations), script)
+        yield World(
+            all_runs,
+            Apps(["m", "d"], {"d": calls}, conversations, allowance=allowance(store), owners=all_runs.owners),
+            script,
+        )
 
 
 def refused(code: str, status: int, call: object, *args: object, **kwargs: object) -> str:
@@ -109,9 +126,11 @@ def test_another_callers_conversation_tells_nothing_of_its_user(world: World) ->
     run = world.runs.start(Ask(prompt="hi", upstream="d"), Caller(owner="alice"))
     ended(run)
     conversation_id = run.turn.conversation_id
-    world.upload(conversation_id=conversation_id, owner="alice")
+    world.upload(conversation_id=conversation_id, caller=Caller(owner="alice"))
     for owner in ("bob", None):
-        refused("conversation_not_found", 404, world.upload, conversation_id=conversation_id, owner=owner)
+        refused(
+            "conversation_not_found", 404, world.upload, conversation_id=conversation_id, caller=Caller(owner=owner)
+        )
     refused("conversation_not_found", 404, world.upload, conversation_id="made up")
 
 

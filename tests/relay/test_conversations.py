@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from streaming.relay.runs import Caller, Runs
+from streaming.relay.caller import Caller
+from streaming.relay.runs import Runs
 from streaming.wire.ask import Ask, Message
 from streaming.wire.errors import Refusal
 from tests.live import Call, ScriptedUpstream, scripted, wait_until

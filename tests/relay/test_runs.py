@@ -7,9 +7,10 @@ from typing import Any
 import gevent
 import pytest
 
+from streaming.relay.caller import Caller
 from streaming.relay.demo import DemoUpstream
 from streaming.relay.run import Run
-from streaming.relay.runs import Caller, is_run_id
+from streaming.relay.runs import is_run_id
 from streaming.relay.stores.memory import MemoryStore
 from streaming.wire.ask import Ask, AskError
 from streaming.wire.errors import Refusal

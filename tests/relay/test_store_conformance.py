@@ -12,7 +12,7 @@ import pytest
 
 from streaming.relay.run import Run
 from streaming.relay.runs import Runs
-from streaming.relay.store import Keys
+from streaming.relay.store import Counters, Keys
 from streaming.wire.ask import Ask
 from streaming.wire.errors import Refusal
 from streaming.wire.events import Entry
@@ -98,6 +98,43 @@ def everything(run: Run, after: int = 0) -> list[Entry]:
     finally:
         cursor.close()
     return entries
+
+
+# -- counters ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def counters_here_and_there(workers: Workers) -> tuple[Counters, Counters]:
+    here, there = workers()
+    return here.store.counters(), there.store.counters()
+
+
+def test_a_counter_is_shared_and_begins_anew_in_time(counters_here_and_there: tuple[Counters, Counters]) -> None:
+    here, there = counters_here_and_there
+    key, briefly = f"c{next(_numbers)}", f"c{next(_numbers)}"
+    assert here.add(key, 0, 60)[0] == 0
+    assert here.add(key, 2, 60)[0] == 2
+    count, left_seconds = there.add(key, 3, 600)  # the first addition decides how long it counts
+    assert count == 5
+    assert 0 < left_seconds <= 60
+    there.note(key, 5, 60)
+    wait_until(lambda: here.add(key, 0, 60)[0] == 10, "the note is counted")
+    assert here.add(briefly, 7, 0.05)[0] == 7
+    wait_until(lambda: there.add(briefly, 0, 0.05)[0] == 0, "the counter begins anew")
+
+
+def test_a_set_takes_no_more_than_its_limit(counters_here_and_there: tuple[Counters, Counters]) -> None:
+    here, there = counters_here_and_there
+    key, briefly = f"c{next(_numbers)}", f"c{next(_numbers)}"
+    assert here.enter(key, "a", 2, 60)
+    assert there.enter(key, "b", 2, 60)
+    assert here.enter(key, "a", 2, 60)  # it is in already
+    assert not here.enter(key, "c", 2, 60)
+    there.leave(key, "a")
+    there.leave(key, "nobody")
+    wait_until(lambda: here.enter(key, "c", 2, 60), "there is room again")
+    assert here.enter(briefly, "a", 1, 0.05)
+    wait_until(lambda: there.enter(briefly, "b", 1, 60), "what was forgotten to leave goes in time")
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import gevent
 from flask import Flask, g
 from simple_websocket.errors import ConnectionClosed
 
+from streaming.relay.caller import Caller
 from streaming.relay.demo import DemoExchange, DemoUpstream
-from streaming.relay.runs import Caller
 from streaming.relay.upstream import Sink
 from streaming.web.connection import ClientSocket
 from streaming.web.ws_session import Session

@@ -254,6 +254,40 @@ def test_a_dify_request_has_the_route_and_body_of_its_mode(
         assert request.headers["Content-Type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("url", "options", "sent"),
+    [
+        ("https://upstream.example", None, {"max_tokens": 100}),
+        ("https://upstream.example", Options(max_tokens=7), {"max_tokens": 7}),
+        ("https://upstream.example", Options(max_completion_tokens=100), {"max_completion_tokens": 100}),
+        ("https://api.openai.com/v1", Options(seed=1), {"seed": 1, "max_completion_tokens": 100}),
+    ],
+)
+def test_no_answer_may_be_longer_than_the_upstream_allows(
+    url: str, options: Options | None, sent: dict[str, int]
+) -> None:
+    ask, dialect = Ask(prompt="hi", options=options), openai(url=url, max_tokens=100)
+    dialect.check(ask)
+    body = json.loads(dialect.request(ask, context("hi")).body)
+    assert {name: body[name] for name in body if name in Options.__struct_fields__} == sent
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_more_tokens_than_the_upstream_allows_are_refused(name: str) -> None:
+    dialect = openai(max_tokens=100)
+    with pytest.raises(AskError, match=f"^field '{name}': this upstream allows 100 at most$"):
+        dialect.check(Ask(prompt="hi", options=Options(**{name: 101})))
+    openai().check(Ask(prompt="hi", options=Options(**{name: 101})))
+
+
+def test_only_the_options_that_the_upstream_allows_may_be_set() -> None:
+    dialect = openai(options=("temperature", "stop"))
+    dialect.check(Ask(prompt="hi", options=Options(temperature=0, stop="x")))
+    with pytest.raises(AskError, match=r"^field 'seed': this upstream does not let callers set it$") as caught:
+        dialect.check(Ask(prompt="hi", options=Options(temperature=0, seed=1)))
+    assert caught.value.field == "options.seed"
+
+
 def test_a_request_leaves_the_ask_as_it_was() -> None:
     """A retry makes the request again from the same ask."""
     ask = Ask(prompt="hi", inputs={"lang": "de"})

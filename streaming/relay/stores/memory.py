@@ -14,6 +14,10 @@ KEYS_MAX_BYTES = 64 * 1024 * 1024
 """Of one space, against conversations or keys filling the memory; what is untouched for longest goes first."""
 
 
+COUNTERS_MAX = 100_000
+"""Against addresses without end filling the memory; the oldest goes first."""
+
+
 class MemoryLog:
     """One run's log: a list, so `seq` is the index plus one (but for an end that skips)."""
 
@@ -97,11 +101,53 @@ class MemoryKeys:
             self._size_bytes -= len(key) + len(there) + ENTRY_OVERHEAD_BYTES
 
 
+class MemoryCounters:
+    """See store.Counters."""
+
+    def __init__(self) -> None:
+        self._counts: OrderedDict[str, tuple[int, float]] = OrderedDict()  # key -> count, until (monotonic)
+        self._sets: dict[str, dict[str, float]] = {}  # key -> member -> until (monotonic)
+
+    def add(self, key: str, amount: int, seconds: float) -> tuple[int, float]:
+        """See store.Counters."""
+        now = time.monotonic()
+        count, until = self._counts.get(key, (0, 0.0))
+        if until <= now:
+            self._counts.pop(key, None)
+            count, until = 0, now + seconds
+        if amount:
+            self._counts[key] = (count + amount, until)
+            if len(self._counts) > COUNTERS_MAX:
+                self._counts.popitem(last=False)
+        return count + amount, until - now
+
+    def note(self, key: str, amount: int, seconds: float) -> None:
+        """See store.Counters."""
+        self.add(key, amount, seconds)
+
+    def enter(self, key: str, member: str, limit: int, seconds: float) -> bool:
+        """See store.Counters."""
+        now = time.monotonic()
+        members = {each: until for each, until in self._sets.get(key, {}).items() if until > now}
+        if len(members) >= limit and member not in members:
+            return False
+        self._sets[key] = {**members, member: now + seconds}
+        return True
+
+    def leave(self, key: str, member: str) -> None:
+        """See store.Counters."""
+        members = self._sets.get(key, {})
+        members.pop(member, None)
+        if not members:
+            self._sets.pop(key, None)
+
+
 class MemoryStore:
     """See store.Store."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
+        self._counters = MemoryCounters()
         self._spaces: dict[str, MemoryKeys] = {}
 
     def new_log(self, run_id: str) -> MemoryLog:
@@ -111,3 +157,7 @@ class MemoryStore:
     def keys(self, space: str) -> MemoryKeys:
         """See store.Store. Long conversations must not push out the keys that keep a retry from being billed."""
         return self._spaces.setdefault(space, MemoryKeys())
+
+    def counters(self) -> MemoryCounters:
+        """See store.Store."""
+        return self._counters

@@ -6,6 +6,7 @@ needs a `finish_reason`; errors come inside HTTP 200; usage comes on the last ch
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -19,7 +20,9 @@ from streaming.wire.events import Event, Reasoning, Token, ToolCall, Usage
 from streaming.wire.sse import ServerSentEvent
 
 ANY_MODEL = "*"  # among `models`: whatever the caller says
+ANY_OPTION = "*"  # among `options`: all that an ask can have
 MAX_COUNT = 2**53  # what every JSON reader can hold; more is no count of tokens
+_TOKEN_OPTIONS = ("max_tokens", "max_completion_tokens")
 _QUOTA_CODES = {"insufficient_quota", "credit_balance_exhausted", "billing_hard_limit_reached"}
 _CALLERS_FAULT_CODES = {"context_length_exceeded", "string_above_max_length", "content_filter"}
 _CALLERS_FAULT_TYPES = {"exceed_context_size_error"}  # llama.cpp
@@ -39,24 +42,36 @@ class OpenAI:
         api_key: str | None,
         model: str | None,
         models: tuple[str, ...] = (),
+        max_tokens: int | None = None,
+        options: tuple[str, ...] = (ANY_OPTION,),
         auth_header: str = "Authorization",
         system_prompt: str | None = None,
         include_usage: bool = True,
     ) -> None:
         self.model = model
         self.models = models
+        self._max_tokens = max_tokens
+        self._options = options
         self._url = endpoint(url, "chat/completions")
+        self._token_option = _TOKEN_OPTIONS[
+            urlsplit(url).hostname == "api.openai.com"
+        ]  # the older name is known to all but its newest
         self._headers = auth_headers(auth_header, api_key)
         self._system_prompt = system_prompt
         self._include_usage = include_usage
 
     def check(self, ask: Ask) -> None:
-        """Raise AskError for what only Dify has, and for a model that costs what nobody allowed."""
+        """Raise AskError for what only Dify has, and for a model or an option that nobody allowed."""
         for name in ("inputs", "files"):
             if getattr(ask, name) is not None:
                 raise AskError(f"field '{name}' is for Dify; this upstream takes 'prompt' or 'messages'", name)
         if ask.model not in {None, self.model, *self.models} and ANY_MODEL not in self.models:
             raise AskError("field 'model': this upstream does not let callers choose that one", "model")
+        for name, value in msgspec.to_builtins(ask.options or Options()).items():
+            if name not in self._options and ANY_OPTION not in self._options:
+                raise AskError(f"field '{name}': this upstream does not let callers set it", f"options.{name}")
+            if name in _TOKEN_OPTIONS and self._max_tokens is not None and value > self._max_tokens:
+                raise AskError(f"field '{name}': this upstream allows {self._max_tokens} at most", f"options.{name}")
 
     def request(self, ask: Ask, context: Context) -> Request:
         """Return the streaming call; its messages are the context's, after the configured system prompt."""
@@ -71,6 +86,8 @@ class OpenAI:
         if ask.user:
             body["user"] = ask.user
         body |= msgspec.to_builtins(ask.options or Options())
+        if self._max_tokens is not None and not body.keys() & set(_TOKEN_OPTIONS):
+            body[self._token_option] = self._max_tokens
         return Request(url=self._url, headers=self._headers, body=jsontext.dumps(body))
 
     def refusal(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
