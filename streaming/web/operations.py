@@ -154,7 +154,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         body=ASKED,
         answers={201: STARTED},
         refusals=(*NEW_RUN, "unsupported_media_type"),
-        next_routes=(("GET", "relay.events"), ("GET", "relay.snapshot"), ("POST", "relay.stop")),
+        next_routes=(
+            ("GET", "relay.events"),
+            ("GET", "relay.snapshot"),
+            ("POST", "relay.stop"),
+            ("POST", "feedback.rate"),
+            ("GET", "feedback.suggested"),
+        ),
     ),
     ("GET", "websocket.plain_http"): Operation(
         tag="ask",

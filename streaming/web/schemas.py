@@ -59,7 +59,7 @@ def components() -> dict[str, Schema]:
         **asked,
         **answered,
         **_described([bodies.Completion]),
-        "Ask": _ask(asked["Ask"]),
+        "Ask": _ask_body(asked["Ask"]),
         "AskForm": _form(asked["Ask"]),
         "Answer": _part_of(answer, JSON_FIELDS, "A run's whole answer, after its end."),
         "Snapshot": _snapshot(answer),
@@ -117,8 +117,16 @@ def _ask(schema: Schema) -> Schema:
         name: {**field, "description": meanings.ASK[name]} if name in meanings.ASK else field
         for name, field in schema["properties"].items()
     }
-    aliases = {alias: fields[name] for alias, name in ask.ALIASES.items()}
-    return {**schema, "properties": {**fields, **aliases}, "anyOf": [{"required": [name]} for name in _NEEDS_ONE_OF]}
+    fields["prompt"]["examples"] = ["Hello"]
+    return {**schema, "properties": fields}
+
+
+def _ask_body(schema: Schema) -> Schema:
+    """Add what holds for JSON alone: it is checked more strictly than a form, and may use the other names of fields."""
+    asked = _ask(schema)
+    aliases = {alias: asked["properties"][name] for alias, name in ask.ALIASES.items()}
+    fields = {**asked["properties"], **aliases}
+    return {**asked, "properties": fields, "anyOf": [{"required": [name]} for name in _NEEDS_ONE_OF]}
 
 
 def _form(schema: Schema) -> Schema:
@@ -188,22 +196,26 @@ def _streams() -> dict[str, Schema]:
             "description": "One line of NDJSON: an event, or a sign of life.",
             "oneOf": [*lines, ping],
         },
-        "SseStream": {
-            "type": "string",
-            "description": "Server-Sent Events. `event` is the event's type (tokens have none, so that `onmessage` gets "
-            "them), `data` its JSON object, `id` the cursor to come back with in `Last-Event-ID`. `end` is the last.",
-        },
+        "SseStream": _events(
+            "Server-Sent Events, each as here. Tokens have no `event`, which means `message`; `id` is the cursor to "
+            "come back with in `Last-Event-ID`; `end` is the last.",
+            {"anyOf": [ref(kind.__name__) for kind in EVENT_TYPES.values()]},
+            id={"type": "string"},
+            event={"enum": ["message" if name == "token" else name for name in EVENT_TYPES]},
+        ),
         "NdjsonStream": {"type": "string", "description": "A JSON object a line, each a Line; `end` is the last."},
         "TextStream": {
             "type": "string",
             "description": "The answer's text alone. A run that does not end well breaks the body off.",
         },
-        "ChunkStream": {
-            "type": "string",
-            "description": "OpenAI's chunks as Server-Sent Events; `[DONE]` is the last.",
-        },
-        "UiMessageStream": {
-            "type": "string",
-            "description": "The AI SDK's UI message stream; its chunks are in docs/ai-sdk.md.",
-        },
+        "ChunkStream": _events("OpenAI's chunks as Server-Sent Events; the text `[DONE]` is the last one's data."),
+        "UiMessageStream": _events(
+            "The AI SDK's UI message stream: its chunks, which docs/ai-sdk.md tells, as Server-Sent Events."
+        ),
     }
+
+
+def _events(description: str, data: Schema | None = None, **fields: Schema) -> Schema:
+    """Return the schema of one event of an SSE stream: before OpenAPI 3.2 that is how a stream is described."""
+    shape = {"type": "string", **({"contentMediaType": "application/json", "contentSchema": data} if data else {})}
+    return {"type": "object", "description": description, "properties": {**fields, "data": shape}, "required": ["data"]}
