@@ -110,7 +110,7 @@ def models() -> Response:
 
 @openai_api.get("/models/<path:model>")
 def model(model: str) -> Response:
-    """Return one of them."""
+    """Return one of the values that `model` may have."""
     if model not in _models():
         raise Refusal("model_not_found", "No such model here; GET /v1/models tells which there are.")
     return json_response(_models()[model])

@@ -1,4 +1,4 @@
-"""A live relay keeps to its description: whatever /openapi.json allows, and much that it does not, is answered as it says.
+"""A live relay keeps to its description: what /openapi.json allows, and much that it does not, is answered as it says.
 
 schemathesis makes the requests, in a process of its own: it imports ssl before gevent could patch it.
 """
