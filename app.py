@@ -31,7 +31,7 @@ from streaming.web.ai_sdk import ai_sdk
 from streaming.web.feedback import feedback
 from streaming.web.files import files
 from streaming.web.openai_api import openai_api
-from streaming.web.openapi import openapi
+from streaming.web.openapi.description import openapi
 from streaming.web.page import page
 from streaming.web.relay import Relay
 from streaming.web.routes import routes

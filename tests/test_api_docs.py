@@ -9,9 +9,9 @@ import pytest
 
 from app import create_app
 from streaming.settings import Settings
-from streaming.web import meanings
-from streaming.web.openapi import document
-from streaming.web.operations import OPERATIONS
+from streaming.web.openapi import meanings
+from streaming.web.openapi.description import document
+from streaming.web.openapi.operations import OPERATIONS
 from streaming.web.streams import MEDIA_TYPES
 from streaming.wire.answer import EVENT_TYPES
 from streaming.wire.errors import FAILURES, REFUSALS

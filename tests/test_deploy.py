@@ -24,6 +24,7 @@ import yaml
 from jsonschema import validate
 
 from app import create_app
+from bench.start import memory_bytes, worker_of
 from streaming.settings import VARIABLES, Settings
 from tests.live import free_port, wait_until
 
@@ -409,3 +410,24 @@ def test_the_docs_tell_every_file_and_its_grace() -> None:
         assert target == file
         assert (ROOT / file).exists()
         assert float(seconds) == {**GRACES, "railway.json": RAILWAY["deploy"]["drainingSeconds"]}[file]
+
+
+# -- what it costs to be there -----------------------------------------------------------------------------------------
+
+SELDOM_NEEDED = ("redis", "jwt", "cryptography", "opentelemetry", "schemathesis", "unittest", "pytest")
+
+
+def test_an_idle_worker_fits_sixty_megabytes() -> None:
+    with started(shlex.join(COMMAND), ROOT) as (_, process):
+        assert memory_bytes(worker_of(process.pid))["Rss"] < 60_000_000
+
+
+def test_what_few_need_is_not_loaded_for_all() -> None:
+    """It would make every start slower."""
+    program = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "import sys, app; app.create_app(app.Settings())\n"
+        f"print(sorted({set(SELDOM_NEEDED)!r} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

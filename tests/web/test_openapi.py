@@ -13,10 +13,10 @@ from openapi_spec_validator import validate
 
 from app import create_app
 from streaming.settings import Settings
-from streaming.web import meanings
-from streaming.web.examples import EXAMPLES
-from streaming.web.openapi import VERSION, document
-from streaming.web.operations import OPERATIONS
+from streaming.web.openapi import meanings
+from streaming.web.openapi.description import VERSION, document
+from streaming.web.openapi.examples import EXAMPLES
+from streaming.web.openapi.operations import OPERATIONS
 from streaming.wire.errors import FAILURES, REFUSALS
 from streaming.wire.events import Entry
 from streaming.wire.formats.native import Ndjson, Sse
@@ -59,7 +59,7 @@ def test_the_version_is_the_packages() -> None:
 
 
 def test_every_route_is_described_and_none_that_is_not_there() -> None:
-    """What is missing belongs into streaming/web/operations.py."""
+    """What is missing belongs into streaming/web/openapi/operations.py."""
     there = {
         (method, rule.endpoint)
         for rule in APP.url_map.iter_rules()

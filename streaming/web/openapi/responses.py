@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from streaming.web import meanings, schemas
-from streaming.web.examples import EXAMPLES
-from streaming.web.operations import ANY_ROUTE, HTML, JSON, WITH_BODY, Operation, Told
-from streaming.web.schemas import Schema
+from streaming.web.openapi import meanings, schemas
+from streaming.web.openapi.examples import EXAMPLES
+from streaming.web.openapi.operation import ANY_ROUTE, HTML, JSON, WITH_BODY, Operation, Told
+from streaming.web.openapi.schemas import Schema
 from streaming.wire.errors import FAILURES, REFUSALS
 
 ALWAYS = ("X-Request-Id", "X-Content-Type-Options")

@@ -9,9 +9,10 @@ import msgspec
 from flask import Blueprint, Flask, Response, current_app
 from werkzeug.routing import Rule
 
-from streaming.web import parameters, schemas
-from streaming.web.operations import JSON, OPERATIONS
-from streaming.web.responses import headers, media, operation_id, responses
+from streaming.web.openapi import parameters, schemas
+from streaming.web.openapi.operation import JSON
+from streaming.web.openapi.operations import OPERATIONS
+from streaming.web.openapi.responses import headers, media, operation_id, responses
 
 VERSION = "0.1.0"
 _ARGUMENT = re.compile(r"<(?:any\((?P<choices>[^)]*)\):|path:)?(?P<name>\w+)>")

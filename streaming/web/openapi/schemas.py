@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from streaming.relay.apps import Uploaded
-from streaming.web import bodies, meanings
+from streaming.web import bodies
 from streaming.web.feedback import Feedback
 from streaming.web.files import UploadFields
+from streaming.web.openapi import meanings
 from streaming.wire import ask, ui_messages
 from streaming.wire.answer import EVENT_TYPES, JSON_FIELDS, SNAPSHOT_FIELDS, Answer
 from streaming.wire.ask import Ask

@@ -3,7 +3,7 @@
 from typing import Any
 
 from streaming.web.asking import MAX_KEY_CHARACTERS
-from streaming.web.schemas import Schema, ask_fields
+from streaming.web.openapi.schemas import Schema, ask_fields
 from streaming.web.streams import FORMATS
 from streaming.wire.ask import JSON_FIELDS
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from streaming.web.parameters import RUN_ID
+from streaming.web.openapi.parameters import RUN_ID
 
 _CONVERSATION_ID = "cVVyPLM_bIrw7EtPFYV8pg"
 _USAGE = {"prompt_tokens": 9, "completion_tokens": 2, "total_tokens": 11, "exact": True, "details": None}
