@@ -115,8 +115,7 @@ def _snapshot(answer: Schema) -> Schema:
 
 def _ask(schema: Schema) -> Schema:
     fields = {
-        name: {**field, "description": meanings.ASK[name]} if name in meanings.ASK else field
-        for name, field in schema["properties"].items()
+        name: {**field, "description": meanings.ASK.get(name, "")} for name, field in schema["properties"].items()
     }
     fields["prompt"]["examples"] = ["Hello"]
     return {**schema, "properties": fields}
@@ -175,7 +174,7 @@ def _upload(fields: Schema) -> Schema:
 
 def _with_codes(error: Schema) -> Schema:
     told = {**meanings.REFUSALS, **{code: kind.message for code, kind in FAILURES.items()}}
-    all_codes = [{"const": code, "description": told[code]} for code in {**REFUSALS, **FAILURES}]
+    all_codes = [{"const": code, "description": told.get(code, "")} for code in {**REFUSALS, **FAILURES}]
     return {**error, "properties": {**error["properties"], "code": {"type": "string", "oneOf": all_codes}}}
 
 
