@@ -65,7 +65,7 @@ class Link:
         """Return the replies, in order; they travel together. An error reply stands in its place. Raises Down."""
         try:
             replies = self._send(commands)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, ValueError) as error:  # ValueError: another command's failover closed this one's
             self.broke(type(error).__name__)
             raise Down(type(error).__name__) from None  # its text may hold the URL, and so the password
         if any(isinstance(reply, ReadOnlyError | ClusterDownError) for reply in replies):
