@@ -35,6 +35,7 @@ from streaming.web.ai_sdk import ai_sdk
 from streaming.web.feedback import feedback
 from streaming.web.files import files
 from streaming.web.openai_api import openai_api
+from streaming.web.openapi.description import openapi
 from streaming.web.page import page
 from streaming.web.probe import probe
 from streaming.web.relay import Relay
@@ -79,6 +80,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.register_blueprint(files)
     app.register_blueprint(feedback)
     app.register_blueprint(probe)
+    app.register_blueprint(openapi)
     if settings is None and _is_flask_command():  # `flask chat` talks to a running relay and needs none of its own
         return app
     if not monkey.is_module_patched("socket"):

@@ -73,6 +73,8 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
     response.headers.update(refusal.headers)
     if refusal.retry_after is not None:
         response.headers["Retry-After"] = str(refusal.retry_after)
+    if refusal.code == "method_not_allowed" and request.url_rule is not None:  # a HEAD that would cost a generation
+        response.headers["Allow"] = ", ".join(sorted((request.url_rule.methods or set()) - {"HEAD"}))
     return response
 
 

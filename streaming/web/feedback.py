@@ -8,6 +8,7 @@ from msgspec import Meta
 
 from streaming.relay.run import Run
 from streaming.web.asking import read_json
+from streaming.web.bodies import Rated, Suggested
 from streaming.web.relay import Relay, current_caller, current_relay
 from streaming.web.routes import refuse_what_nobody_reads
 from streaming.web.streams import json_response
@@ -19,7 +20,7 @@ NOT_YET_SECONDS = 2  # Retry-After where the suggested questions are still being
 feedback = Blueprint("feedback", __name__)
 
 
-class _Feedback(msgspec.Struct, forbid_unknown_fields=True):
+class Feedback(msgspec.Struct, forbid_unknown_fields=True):
     """`rating` None takes it back; it must be said: an absent one could mean either."""
 
     rating: Literal["like", "dislike"] | None
@@ -32,9 +33,9 @@ def rate(run_id: str) -> Response:
     relay, run = _own(run_id)
     if not request.is_json:
         raise Refusal("unsupported_media_type", "Send application/json (curl: --json).")
-    given = checked(read_json(request), _Feedback)
+    given = checked(read_json(request), Feedback)
     relay.apps.rate(run, given.rating, given.content)
-    return json_response({"result": "success"})
+    return json_response(Rated())
 
 
 @feedback.get("/runs/<run_id>/suggested")
@@ -43,7 +44,7 @@ def suggested(run_id: str) -> Response:
     refuse_what_nobody_reads(request)
     relay, run = _own(run_id)
     questions = relay.apps.suggested(run)
-    response = json_response({"suggested_questions": questions}, 200 if questions is not None else 202)
+    response = json_response(Suggested(suggested_questions=questions), 200 if questions is not None else 202)
     if questions is None:
         response.headers["Retry-After"] = str(NOT_YET_SECONDS)
     return response

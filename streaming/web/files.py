@@ -27,7 +27,9 @@ BUSY_RETRY_AFTER_SECONDS = 5
 files = Blueprint("files", __name__)
 
 
-class _Fields(msgspec.Struct):
+class UploadFields(msgspec.Struct):
+    """The fields beside the file: the ask that it is for names the same ones."""
+
     user: Name | None = None
     upstream: Name | None = None
     conversation_id: Name | None = None
@@ -84,7 +86,7 @@ class _Content:
 
 
 @contextmanager
-def _received(request: Request, max_bytes: int) -> Iterator[tuple[str, _Content, _Fields]]:
+def _received(request: Request, max_bytes: int) -> Iterator[tuple[str, _Content, UploadFields]]:
     """Read the form to disk; yield the file's name, its content and the other fields. Raises Refusal, AskError."""
     if request.mimetype != "multipart/form-data":
         raise Refusal("unsupported_media_type", "Send multipart/form-data with the field 'file' (curl: -F file=@name).")
@@ -102,8 +104,8 @@ def _received(request: Request, max_bytes: int) -> Iterator[tuple[str, _Content,
             raise _too_large(max_bytes)
         if not len(content):
             raise AskError("field 'file' is empty", "file")
-        fields = {name: text for name, text in texts.items() if text and name in _Fields.__struct_fields__}
-        yield file.filename or "", content, checked(fields, _Fields)
+        fields = {name: text for name, text in texts.items() if text and name in UploadFields.__struct_fields__}
+        yield file.filename or "", content, checked(fields, UploadFields)
     finally:
         for each in spools:
             each.close()

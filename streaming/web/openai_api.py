@@ -7,7 +7,6 @@ after MAX_WAIT_SECONDS the headers leave, and comments (or blank lines) follow.
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 from flask import Blueprint, Response, request
@@ -16,6 +15,7 @@ from streaming.relay.cursor import Cursor
 from streaming.relay.run import Run
 from streaming.relay.upstream import Upstream
 from streaming.web.asking import header, read_json, with_key
+from streaming.web.bodies import Model, Models
 from streaming.web.relay import current_caller, current_relay
 from streaming.web.streams import json_response, stream_run, subscribed
 from streaming.wire import openai_ask
@@ -107,23 +107,23 @@ def _failure(end: End) -> Response:
 def models() -> Response:
     """Return what `model` may say: the upstreams' names and their models."""
     current_caller()
-    return json_response({"object": "list", "data": list(_models().values())})
+    return json_response(Models(data=list(_models().values())))
 
 
 @openai_api.get("/models/<path:model>")
 def model(model: str) -> Response:
-    """Return one of them."""
+    """Return one of the values that `model` may have."""
     current_caller()
     if model not in _models():
         raise Refusal("model_not_found", "No such model here; GET /v1/models tells which there are.")
     return json_response(_models()[model])
 
 
-def _models() -> dict[str, dict[str, Any]]:
-    """Return a model object by name. Nobody knows when a model was made; the field must be a number."""
-    known: dict[str, dict[str, Any]] = {}
+def _models() -> dict[str, Model]:
+    """Return a model object by name."""
+    known: dict[str, Model] = {}
     for upstream in current_relay().runs.upstreams:
         for name in (upstream.name, upstream.model, *upstream.models):
             if name and name != ANY_MODEL:
-                known.setdefault(name, {"id": name, "object": "model", "created": 0, "owned_by": upstream.name})
+                known.setdefault(name, Model(id=name, owned_by=upstream.name))
     return known

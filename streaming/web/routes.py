@@ -5,6 +5,7 @@ from flask import Blueprint, Request, Response, request
 from streaming.relay.run import Run
 from streaming.web import resuming
 from streaming.web.asking import read_ask, read_body, read_flush_ms
+from streaming.web.bodies import Health, Readiness, Started, StillRunning
 from streaming.web.look import look_of
 from streaming.web.page import answer_page, refused_page
 from streaming.web.relay import current_caller, current_relay
@@ -79,7 +80,7 @@ def _to_page(run: Run) -> Response:
 
 
 def _come_back(run: Run) -> Response:
-    response = json_response({"run_id": run.id, "conversation_id": run.turn.conversation_id, "state": "running"}, 202)
+    response = json_response(StillRunning(run_id=run.id, conversation_id=run.turn.conversation_id), 202)
     response.headers["Location"] = f"/runs/{run.id}"
     response.headers["Retry-After"] = str(COME_BACK_SECONDS)
     response.headers["X-Run-Id"] = run.id
@@ -91,12 +92,12 @@ def start() -> Response:
     """Start a run and say where it can be followed and stopped."""
     caller = current_caller(visitors_too=True)
     run = current_relay().runs.start(read_ask(request), caller)
-    body = {
-        "run_id": run.id,
-        "conversation_id": run.turn.conversation_id,
-        "events_url": f"/runs/{run.id}/events",
-        "stop_url": f"/runs/{run.id}/stop",
-    }
+    body = Started(
+        run_id=run.id,
+        conversation_id=run.turn.conversation_id,
+        events_url=f"/runs/{run.id}/events",
+        stop_url=f"/runs/{run.id}/stop",
+    )
     response = json_response(body, 201)
     response.headers["Location"] = f"/runs/{run.id}"
     response.headers["X-Run-Id"] = run.id
@@ -144,7 +145,7 @@ def stop(run_id: str) -> Response:
 @routes.get("/healthz")
 def healthz() -> Response:
     """Alive: no I/O, the same while draining."""
-    return json_response({"status": "ok"})
+    return json_response(Health())
 
 
 @routes.get("/readyz")
@@ -155,7 +156,7 @@ def readyz() -> Response:
     """
     runs = current_relay().runs
     status = 503 if runs.state in {"draining", "starting"} else 200
-    return json_response({"status": runs.state, "runs": runs.counts()}, status)
+    return json_response(Readiness(status=runs.state, runs=runs.counts()), status)
 
 
 def refuse_what_nobody_reads(request: Request) -> None:

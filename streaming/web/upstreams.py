@@ -1,11 +1,10 @@
 """What can be asked: each upstream with what a page needs to know of it."""
 
-from typing import Any
-
 import msgspec
 from flask import Blueprint, Response
 
 from streaming.relay.upstream import Upstream
+from streaming.web.bodies import AskableUpstream, AskableUpstreams
 from streaming.web.relay import current_caller, current_relay
 from streaming.web.streams import json_response
 from streaming.wire.dialects.dify_app import Field, Parameters
@@ -21,19 +20,19 @@ def list_upstreams() -> Response:
     relay = current_relay()
     told = relay.apps.parameters()
     shown = [_shown(each, told[each.name], relay.max_upload_bytes) for each in relay.runs.upstreams]
-    return json_response({"upstreams": shown})
+    return json_response(AskableUpstreams(upstreams=shown))
 
 
-def _shown(upstream: Upstream, told: Parameters | None, max_upload_bytes: int) -> dict[str, Any]:
-    return {
-        "name": upstream.name,
-        "dialect": upstream.dialect_name,
-        "model": upstream.model,
-        "opening": told and told.opening,
-        "suggestions": told and told.suggestions,
-        "form": told and [_field(field, max_upload_bytes) for field in told.form],
-        "files": told and _bounded(told.files, max_upload_bytes),
-    }
+def _shown(upstream: Upstream, told: Parameters | None, max_upload_bytes: int) -> AskableUpstream:
+    return AskableUpstream(
+        name=upstream.name,
+        dialect=upstream.dialect_name,
+        model=upstream.model,
+        opening=told.opening if told else None,
+        suggestions=told.suggestions if told else None,
+        form=[_field(field, max_upload_bytes) for field in told.form] if told else None,
+        files=_bounded(told.files, max_upload_bytes) if told else None,
+    )
 
 
 def _field(field: Field, max_upload_bytes: int) -> Field:

@@ -53,7 +53,7 @@ def serve(socket: BoundedServer) -> None:
 
 @websocket.get("/ws")
 def plain_http() -> Response:
-    """Refuse what is no WebSocket."""
+    """Open a WebSocket for many turns and runs; what is no handshake is refused."""
     raise Refusal("bad_request", "This address speaks WebSocket; over plain HTTP there is POST /stream.")
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from streaming.wire.events import End, Entry, File, Reasoning, Replace, Start, Step, Token, ToolCall, Upstream
 
-_EVENT_TYPES = {cls.type: cls for cls in (Start, Upstream, Token, Reasoning, Replace, ToolCall, Step, File, End)}
+EVENT_TYPES = {cls.type: cls for cls in (Start, Upstream, Token, Reasoning, Replace, ToolCall, Step, File, End)}
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -33,19 +33,15 @@ class Answer(msgspec.Struct, kw_only=True):
 
     def as_json(self) -> dict[str, Any]:
         """Return the `json` format's object."""
-        names = ("run_id", "conversation_id", "text", "reasoning", "tool_calls", "files", "end")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in JSON_FIELDS}
 
     def as_snapshot(self) -> dict[str, Any]:
         """Return the object of GET /runs/<id>: followed from its `seq`, it misses nothing."""
-        names = ("upstream", "text", "reasoning", "tool_calls", "steps", "files", "end")
-        return {
-            "run_id": self.run_id,
-            "conversation_id": self.conversation_id,
-            "state": "ended" if self.end else "running",
-            "seq": self.seq,
-            **{name: getattr(self, name) for name in names},
-        }
+        return {"state": "ended" if self.end else "running", **{name: getattr(self, name) for name in SNAPSHOT_FIELDS}}
+
+
+JSON_FIELDS = ("run_id", "conversation_id", "text", "reasoning", "tool_calls", "files", "end")
+SNAPSHOT_FIELDS = tuple(name for name in Answer.__struct_fields__ if name != "created")  # and `state`
 
 
 def fold(entries: Iterable[Entry]) -> Answer:
@@ -53,7 +49,7 @@ def fold(entries: Iterable[Entry]) -> Answer:
     folding = _Folding()
     for entry in entries:
         folding.answer.seq = entry.seq
-        event = msgspec.json.decode(entry.data, type=_EVENT_TYPES[entry.type])
+        event = msgspec.json.decode(entry.data, type=EVENT_TYPES[entry.type])
         getattr(folding, entry.type)(event)
     return folding.finish()
 

@@ -87,11 +87,11 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str | None = None  # of the HTTP request that asked, for upstreams that note it
 
 
-_ALIASES = {"query": "prompt"}
-_FIELDS = [*Ask.__struct_fields__, *_ALIASES]
+ALIASES = {"query": "prompt"}
+_FIELDS = [*Ask.__struct_fields__, *ALIASES]
 # In msgspec's messages a caller's own words stand as they are.
 _UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-_JSON_FIELDS = ("messages", "inputs", "files", "options")  # in a form or query string these are JSON text
+JSON_FIELDS = ("messages", "inputs", "files", "options")  # in a form or query string these are JSON text
 
 
 class AskError(ValueError):
@@ -122,9 +122,9 @@ def from_pairs(pairs: Mapping[str, str]) -> Ask:
     """
     fields: dict[str, Any] = {}
     for name, text in pairs.items():
-        if name not in _FIELDS or (text == "" and _ALIASES.get(name, name) != "prompt"):
+        if name not in _FIELDS or (text == "" and ALIASES.get(name, name) != "prompt"):
             continue
-        fields[name] = _json_field(name, text) if name in _JSON_FIELDS else text
+        fields[name] = _json_field(name, text) if name in JSON_FIELDS else text
     return _convert(fields, strict=False)
 
 
@@ -136,7 +136,7 @@ def _json_field(name: str, text: str) -> Any:
 
 
 def _convert(fields: dict[str, Any], *, strict: bool) -> Ask:
-    for alias, name in _ALIASES.items():
+    for alias, name in ALIASES.items():
         if alias in fields:
             if name in fields:
                 raise AskError(f"give '{name}' or '{alias}', not both")

@@ -22,15 +22,19 @@ _REFUSED = {  # true values of these cannot be answered as asked
 }
 
 
-class _StreamOptions(msgspec.Struct, frozen=True):
+class StreamOptions(msgspec.Struct, frozen=True):
+    """`include_usage`: one more chunk at the end tells the usage."""
+
     include_usage: bool | None = None
 
 
-class _Body(msgspec.Struct, frozen=True, kw_only=True):
+class ChatBody(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read beside the options; what else there is, is ignored."""
+
     messages: Annotated[list[Message], Meta(min_length=1, max_length=1000)]
     model: Name | None = None
     stream: bool | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     user: str | None = None
     conversation_id: Name | None = None
 
@@ -58,7 +62,7 @@ def read(value: Any, conversation_header: str = "") -> ChatRequest:
     if not isinstance(value, dict):
         raise AskError("the body must be a JSON object")
     _refuse_what_is_not_relayed(value)
-    body = checked({**value, "messages": _known(value.get("messages"), Message)}, _Body)
+    body = checked({**value, "messages": _known(value.get("messages"), Message)}, ChatBody)
     given = {name: value[name] for name in Options.__struct_fields__ if value.get(name) is not None}
     if "tools" in given:
         given["tools"] = _known(given["tools"], Tool)
