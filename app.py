@@ -14,12 +14,15 @@ from gevent import monkey
 from streaming.capacity import capacity
 from streaming.chat import chat
 from streaming.dotenv import load_dotenv
+from streaming.lines import Lines
 from streaming.relay.apps import Apps
 from streaming.relay.chats import Chats
 from streaming.relay.conversations import Conversations
 from streaming.relay.demo import DemoUpstream
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.exchange import HttpUpstream
+from streaming.relay.levels import Meter
+from streaming.relay.observing import Observer, each_of
 from streaming.relay.runs import Bounds, Runs
 from streaming.relay.store import Store
 from streaming.relay.stores.memory import MemoryStore
@@ -34,6 +37,7 @@ from streaming.web.openai_api import openai_api
 from streaming.web.page import page
 from streaming.web.relay import Relay
 from streaming.web.routes import routes
+from streaming.web.scrape import scrape
 from streaming.web.streams import StreamSettings
 from streaming.web.upstreams import upstreams
 from streaming.web.websocket import websocket
@@ -43,7 +47,9 @@ from streaming.wire.dialects.dify_app import DifyApp
 from streaming.wire.dialects.openai import OpenAI
 
 if TYPE_CHECKING:
+    from streaming.metrics import Metrics
     from streaming.relay.elsewhere import Elsewhere
+    from streaming.traces import Traces
 
 ROOT = Path(__file__).parent
 log = logging.getLogger("sluice")
@@ -63,6 +69,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.cli.add_command(chat)
     errors.install(app)
     app.register_blueprint(routes)
+    app.register_blueprint(scrape)
     app.register_blueprint(openai_api)
     app.register_blueprint(page)
     app.register_blueprint(ai_sdk)
@@ -95,7 +102,9 @@ def _is_flask_command() -> bool:
 
 
 def _relay(settings: Settings) -> Relay:
-    others = _others(settings) if settings.redis_url else None
+    metrics, traces = _metrics(), _traces(settings)
+    observer = each_of(metrics, Lines(settings.log_sample), *([traces] if traces else []))
+    others = _others(settings, observer) if settings.redis_url else None
     store: Store = others.store if others is not None else MemoryStore()
     session, limits = Session(), _limits(settings)
     conversations = Conversations(
@@ -108,33 +117,20 @@ def _relay(settings: Settings) -> Relay:
     room = capacity(settings.max_runs, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if room.runs < settings.max_runs:
         log.warning("MAX_RUNS=%d does not fit the limit of open files: %d it is.", settings.max_runs, room.runs)
-    bounds = Bounds(
-        max_runs=room.runs,
-        max_tries=settings.max_tries,
-        run_max_bytes=settings.run_max_bytes,
-        log_max_bytes=settings.log_max_bytes,
-        run_ttl_seconds=settings.run_ttl_seconds,
-        run_max_seconds=settings.run_max_seconds,
-        disconnect_grace_seconds=settings.disconnect_grace_seconds,
-    )
+    bounds = _bounds(settings, room.runs)
     calls = _calls(settings, session, limits, store)
     known = [_upstream(each, session, limits, calls.get(each.name)) for each in settings.upstreams]
-    runs = Runs(upstreams=known, store=store, conversations=conversations, bounds=bounds, others=others)
+    runs = Runs(
+        upstreams=known, store=store, conversations=conversations, bounds=bounds, others=others, observer=observer
+    )
     if any(upstream.dialect_name == "demo" for upstream in known):
         log.warning("The built-in demo upstream answers: no model is behind it. Set UPSTREAM for real answers.")
-    stream_settings = StreamSettings(
-        heartbeat_seconds=settings.heartbeat_seconds,
-        retry_ms=settings.retry_ms,
-        stream_max_seconds=settings.stream_max_seconds,
-        flush_ms=settings.flush_ms,
-        compress=settings.compress,
-    )
     chat_seconds = max(settings.conversation_ttl_seconds, settings.run_ttl_seconds) + settings.run_max_seconds
     return Relay(
         runs=runs,
         chats=Chats(store, ttl_seconds=chat_seconds),
         apps=Apps([upstream.name for upstream in known], calls, conversations),
-        stream_settings=stream_settings,
+        stream_settings=_stream_settings(settings, observer),
         chat_wait_seconds=settings.chat_wait_seconds,
         write_timeout_seconds=settings.write_timeout_seconds,
         ws_idle_seconds=settings.ws_idle_seconds,
@@ -142,10 +138,36 @@ def _relay(settings: Settings) -> Relay:
         crowded_at_connections=room.crowded_at,
         max_upload_bytes=settings.max_upload_bytes,
         embed_origins=settings.embed_origins,
+        observer=observer,
+        metrics=metrics,
+        meter=Meter(runs, store, others, runs_limit=room.runs, log_limit_bytes=settings.log_max_bytes),
+        metrics_are_open=settings.is_local,
+        traces=traces,
     )
 
 
-def _others(settings: Settings) -> "Elsewhere":
+def _metrics() -> "Metrics":
+    """Return this worker's metrics. Their library looks when it is imported whether several workers count together."""
+    from streaming.metrics import Metrics
+
+    return Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+
+
+def _traces(settings: Settings) -> "Traces | None":
+    """Return who exports traces, None where nobody collects them: then nothing of it is even imported."""
+    if not settings.otel_exporter_otlp_endpoint:
+        return None
+    try:
+        from streaming.traces import Traces
+    except ImportError:
+        log.error(
+            "No traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra is not installed: pip install '.[otel]'"
+        )
+        return None
+    return Traces(settings.otel_exporter_otlp_endpoint)
+
+
+def _others(settings: Settings, observer: Observer) -> "Elsewhere":
     """Return what this worker shares with others, started. Without Redis nothing of it is even imported."""
     from streaming.relay.elsewhere import Elsewhere
 
@@ -154,9 +176,33 @@ def _others(settings: Settings) -> "Elsewhere":
         tls_insecure=settings.redis_tls_insecure,
         run_seconds=settings.run_max_seconds,
         ttl_seconds=settings.run_ttl_seconds,
+        observer=observer,
     )
     others.start()
     return others
+
+
+def _stream_settings(settings: Settings, observer: Observer) -> StreamSettings:
+    return StreamSettings(
+        heartbeat_seconds=settings.heartbeat_seconds,
+        retry_ms=settings.retry_ms,
+        stream_max_seconds=settings.stream_max_seconds,
+        flush_ms=settings.flush_ms,
+        compress=settings.compress,
+        observer=observer,
+    )
+
+
+def _bounds(settings: Settings, max_runs: int) -> Bounds:
+    return Bounds(
+        max_runs=max_runs,
+        max_tries=settings.max_tries,
+        run_max_bytes=settings.run_max_bytes,
+        log_max_bytes=settings.log_max_bytes,
+        run_ttl_seconds=settings.run_ttl_seconds,
+        run_max_seconds=settings.run_max_seconds,
+        disconnect_grace_seconds=settings.disconnect_grace_seconds,
+    )
 
 
 def _limits(settings: Settings) -> Limits:
@@ -211,7 +257,6 @@ def __getattr__(name: str) -> Any:
     """Make `gunicorn app:app` work although importing this module starts nothing."""
     if name != "app":
         raise AttributeError(name)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return create_app()
 
 

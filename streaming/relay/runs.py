@@ -14,6 +14,7 @@ import msgspec
 from streaming.relay.attempts import Attempts, Candidate
 from streaming.relay.conversations import Conversation, Conversations, Turn
 from streaming.relay.idempotency import Idempotency
+from streaming.relay.observing import Observer, nobody
 from streaming.relay.others import TAG_CHARACTERS, Others, new_tag
 from streaming.relay.own_run import OwnRun
 from streaming.relay.presence import Presence
@@ -22,6 +23,7 @@ from streaming.relay.store import Store
 from streaming.relay.upstream import Upstream
 from streaming.wire.ask import Ask, AskError, Message
 from streaming.wire.errors import Refusal
+from streaming.wire.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +38,12 @@ KEPT_TURNS = {"done", "stopped"}
 class Caller(msgspec.Struct, frozen=True):
     """Who asks. `owner` None: anonymous, so that ids and keys alone decide what belongs to whom.
 
-    `request_id` is the HTTP request's that came with it, for upstreams that note it; None = none.
+    `request_id` is the HTTP request's that came with it, for upstreams that note it, `trace` its trace; None = none.
     """
 
     owner: str | None = None
     request_id: str | None = None
+    trace: Trace | None = None
 
 
 class Bounds(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,8 +69,10 @@ class Runs:
         conversations: Conversations,
         bounds: Bounds,
         others: Others | None = None,
+        observer: Observer = nobody,
     ) -> None:
         self._others = others
+        self._observer = observer
         self._tag = others.tag if others is not None else new_tag()
         self._candidates = {upstream.name: Candidate(upstream) for upstream in upstreams}
         self._store = store
@@ -106,17 +111,19 @@ class Runs:
 
     def _start(self, ask: Ask, caller: Caller, run_id: str, implied: str | None) -> Run:
         self._refuse_if_full()
+        if caller.trace is not None:  # over a WebSocket a caller may start many runs
+            caller = msgspec.structs.replace(caller, trace=caller.trace.renewed(secrets.token_hex(8)))
         conversation = self._conversations.find(ask.conversation_id or implied, caller.owner)
         candidates = self._candidates_for(ask, conversation)
         turn = self._conversations.turn(ask, conversation, candidates[0].upstream, caller.owner)
-        turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id)
+        turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id, trace=caller.trace)
         run = OwnRun(
             id=run_id,
             turn=turn,
             log=self._store.new_log(run_id),
             max_bytes=self._bounds.run_max_bytes,
             on_end=self._on_end,
-            on_ended=self._on_ended,
+            on_ended=partial(self._on_ended, caller, ask.model),
         )
         attempts = Attempts(
             candidates,
@@ -125,6 +132,7 @@ class Runs:
             call=lambda upstream, sink: upstream.exchange(ask, turn.context, sink),
             accepted=partial(run.accepted, model=ask.model),
             append=run.append,
+            observer=self._observer,
         )
         try:
             self._conversations.claim(turn, run_id)
@@ -200,6 +208,10 @@ class Runs:
         """Return how many runs are unfinished and how many are kept for resuming."""
         return {"unfinished": len(self._unfinished), "ended": len(self._ended)}
 
+    def breakers(self) -> dict[str, str]:
+        """Return the state of each upstream's breaker."""
+        return {name: candidate.breaker.state for name, candidate in self._candidates.items()}
+
     # -- ending and forgetting -------------------------------------------------------------------------------------
 
     def _on_end(self, run: OwnRun, reason: str) -> None:
@@ -210,7 +222,8 @@ class Runs:
         finally:
             self._conversations.release(run.turn, run.id)
 
-    def _on_ended(self, run: OwnRun) -> None:
+    def _on_ended(self, caller: Caller, model: str | None, run: OwnRun) -> None:
+        self._observer(run.ending(caller.owner, caller.request_id, caller.trace, model))
         del self._unfinished[run.id]
         self._ended[run.id] = (run, time.monotonic())
         self._make_room()

@@ -9,7 +9,10 @@ from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
+from streaming.relay.observing import Refused
+from streaming.web.relay import current_relay
 from streaming.web.streams import json_response
+from streaming.wire import trace
 from streaming.wire.ask import AskError
 from streaming.wire.errors import Failure, Refusal
 from streaming.wire.formats.openai import error_object
@@ -42,6 +45,8 @@ def install(app: Flask) -> None:
 def _take_request_id() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
+    headers = request.headers.get("traceparent", ""), request.headers.get("tracestate", "")
+    g.trace = trace.parse(*headers, span_id=secrets.token_hex(8)) or current_relay().new_trace()
 
 
 def _finish(response: Response) -> Response:
@@ -72,7 +77,19 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
     response = json_response({"error": error}, refusal.status)
     if refusal.retry_after is not None:
         response.headers["Retry-After"] = str(refusal.retry_after)
+    _tell(refusal)
     return response
+
+
+def _tell(refusal: Refusal) -> None:
+    told = Refused(
+        code=refusal.code,
+        status=refusal.status,
+        endpoint=request.endpoint,
+        request_id=g.request_id,
+        trace=g.trace,
+    )
+    current_relay().observer(told)
 
 
 def _failure(failure: Failure) -> Response:

@@ -7,7 +7,7 @@ from flask import Blueprint, Response, request
 from msgspec import Meta
 
 from streaming.web.asking import read_json
-from streaming.web.relay import current_relay
+from streaming.web.relay import current_caller, current_relay
 from streaming.web.routes import refuse_what_nobody_reads
 from streaming.web.streams import json_response
 from streaming.wire.ask import checked
@@ -32,7 +32,7 @@ def rate(run_id: str) -> Response:
         raise Refusal("unsupported_media_type", "Send application/json (curl: --json).")
     given = checked(read_json(request), _Feedback)
     relay = current_relay()
-    relay.apps.rate(relay.runs.get(run_id), given.rating, given.content)
+    relay.apps.rate(relay.runs.get(run_id), given.rating, given.content, current_caller().trace)
     return json_response({"result": "success"})
 
 

@@ -44,6 +44,7 @@ def upload() -> Response:
             "too_many_uploads", "Too many uploads at once; try again shortly.", retry_after=BUSY_RETRY_AFTER_SECONDS
         )
     try:
+        caller = current_caller()
         with _received(request, relay.max_upload_bytes) as (name, content, fields):
             uploaded = relay.apps.upload(
                 name,
@@ -51,7 +52,8 @@ def upload() -> Response:
                 upstream=fields.upstream,
                 conversation_id=fields.conversation_id,
                 user=fields.user,
-                owner=current_caller().owner,
+                owner=caller.owner,
+                trace=caller.trace,
             )
     finally:
         relay.upload_slots.release()

@@ -1,18 +1,31 @@
 """What every route works with; create_app puts it into the app's extensions."""
 
+import secrets
+from typing import TYPE_CHECKING
+
 from flask import current_app, g
 from gevent.lock import BoundedSemaphore
 
 from streaming.relay.apps import Apps
 from streaming.relay.chats import Chats
+from streaming.relay.levels import Meter
+from streaming.relay.observing import Observer
 from streaming.relay.runs import Caller, Runs
 from streaming.web.streams import StreamSettings
+from streaming.wire.trace import Trace
+
+if TYPE_CHECKING:
+    from streaming.metrics import Metrics
+    from streaming.traces import Traces
 
 UPLOADS_AT_ONCE = 16  # each may hold MAX_UPLOAD_BYTES on disk
 
 
 class Relay:
-    """The parts, and the settings that more than one route needs. Fields are settings of the same names."""
+    """The parts, and the settings that more than one route needs. Fields are settings of the same names.
+
+    `metrics_are_open`: whoever can reach this relay may read them. `traces` None = none are recorded.
+    """
 
     def __init__(
         self,
@@ -28,6 +41,11 @@ class Relay:
         crowded_at_connections: int,
         max_upload_bytes: int,
         embed_origins: tuple[str, ...],
+        observer: Observer,
+        metrics: "Metrics",
+        meter: Meter,
+        metrics_are_open: bool,
+        traces: "Traces | None",
     ) -> None:
         self.runs = runs
         self.chats = chats
@@ -39,12 +57,37 @@ class Relay:
         self.shutdown_grace_seconds = shutdown_grace_seconds
         self.max_upload_bytes = max_upload_bytes
         self.embed_origins = embed_origins
+        self.observer = observer
+        self.metrics_are_open = metrics_are_open
+        self._metrics = metrics
+        self._meter = meter
+        self._traces = traces
+        self._connections = 0
         self.upload_slots = BoundedSemaphore(UPLOADS_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 
     def count_connections(self, number: int) -> None:
         """Take note of how many clients are connected; close to the limit only resumes are let in."""
+        self._connections = number
         self.runs.crowded = number >= self._crowded_at_connections
+
+    def measure(self) -> None:
+        """Tell the metrics how full this process is."""
+        self._metrics.measure(self._meter.read(), self._connections, self._crowded_at_connections)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Return what Prometheus reads, of all workers, and its media type."""
+        self.measure()
+        return self._metrics.exposition()
+
+    def new_trace(self) -> Trace | None:
+        """Return a trace for a request that came with none; None where nobody would record it."""
+        return Trace(trace_id=secrets.token_hex(16), span_id=secrets.token_hex(8)) if self._traces else None
+
+    def close(self) -> None:
+        """Let the last spans go, for the end of the process."""
+        if self._traces is not None:
+            self._traces.close()
 
 
 def current_relay() -> Relay:
@@ -56,4 +99,4 @@ def current_relay() -> Relay:
 
 def current_caller() -> Caller:
     """Return who asks."""
-    return Caller(request_id=g.request_id)
+    return Caller(request_id=g.request_id, trace=g.trace)

@@ -13,6 +13,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from streaming.relay.observing import SlowClientDropped
 from streaming.web.connection import ClientSocket
 from streaming.web.refusing import refuse
 from streaming.web.relay import Relay
@@ -69,7 +70,7 @@ class RelayWorker(GeventWorker):
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""
-        refuse(client, exc, self.log)
+        self._relay.observer(refuse(client, exc, self.log))
 
     # -- the worker's life -----------------------------------------------------------------------------------------
 
@@ -97,17 +98,20 @@ class RelayWorker(GeventWorker):
         while self.alive:
             self.notify()
             self._drop_stuck()
+            self._relay.measure()
             gevent.sleep(LOOK_SECONDS)
         for server in servers:
             server.close()
         self._drain()
+        self._relay.close()
 
     def _drop_stuck(self) -> None:
         """Drop who has taken nothing for too long; a subscriber's run goes on without it."""
         too_old = time.monotonic() - self._relay.write_timeout_seconds
         for client in list(self._clients):
-            if client.blocked_since is not None and client.blocked_since < too_old:
+            if client.blocked_since is not None and client.blocked_since < too_old and not client.dropped:
                 client.drop()
+                self._relay.observer(SlowClientDropped())
 
     def _drain(self) -> None:
         """Let runs finish inside the window, end the rest, and return as soon as nobody is left."""
@@ -119,6 +123,7 @@ class RelayWorker(GeventWorker):
             self.notify()
             self._drop_stuck()
             self._let_idle_go()
+            self._relay.measure()
             now = time.monotonic()
             if runs.moving:
                 self._send_away()

@@ -13,11 +13,12 @@ from simple_websocket.errors import ConnectionClosed
 from wsproto.frame_protocol import CloseReason
 
 from streaming.relay.cursor import Cursor
+from streaming.relay.observing import Refused, Streamed
 from streaming.relay.run import Run
 from streaming.relay.runs import FULL_RETRY_AFTER_SECONDS, Caller, is_run_id
 from streaming.web.errors import as_refusal
 from streaming.web.relay import Relay
-from streaming.web.resuming import goes_on
+from streaming.web.resuming import came_back, found_nothing, goes_on
 from streaming.web.ws_socket import BoundedServer
 from streaming.wire import ask as asks
 from streaming.wire import jsontext
@@ -76,6 +77,7 @@ class Session:
         self._followers = Group()
         self._conversation_id: str | None = None
         self._active_at = time.monotonic()
+        self._sent_bytes = 0
         self._handlers: dict[str, Callable[[dict[str, Any], Any], None]] = {
             "ask": self._ask,
             "follow": self._follow,
@@ -126,6 +128,7 @@ class Session:
         self._client.on_let_go = None
         self._client.drop()
         self._followers.join()
+        self._relay.observer(Streamed(format=Ws.name, size_bytes=self._sent_bytes))
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -176,8 +179,14 @@ class Session:
 
     def _follow(self, fields: dict[str, Any], ref: Ref) -> None:
         follow = checked(fields, Follow)
-        run = self._relay.runs.get(follow.run_id)
+        try:
+            run = self._relay.runs.get(follow.run_id)
+        except Refusal as refusal:
+            found_nothing(refusal, self._relay.observer)
+            raise
         after = goes_on(run, "" if follow.after is None else str(follow.after))
+        if after:
+            came_back(run, after, self._relay.observer)
         if run.ended and after >= run.last_seq:
             self._say("ended", ref, run.id)
         elif len(self._followed) >= FOLLOWED_MAX:
@@ -229,9 +238,19 @@ class Session:
 
     def _write(self, entries: list[Entry], format_: Ws) -> None:
         for frames in writes(format_, entries):
+            self._sent_bytes += len(frames)
             self._socket.write(frames)
 
     def _refuse(self, refusal: Refusal, ref: Ref, fields: dict[str, Any]) -> None:
+        self._relay.observer(
+            Refused(
+                code=refusal.code,
+                status=refusal.status,
+                endpoint="websocket",
+                request_id=self._caller.request_id or "",
+                trace=self._caller.trace,
+            )
+        )
         error = EndError(
             code=refusal.code,
             message=refusal.message,
