@@ -102,7 +102,7 @@ def _is_flask_command() -> bool:
 
 
 def _relay(settings: Settings) -> Relay:
-    metrics, traces = _metrics(), _traces(settings)
+    metrics, traces = _metrics(settings), _traces(settings)
     observer = each_of(metrics, Lines(settings.log_sample), *([traces] if traces else []))
     others = _others(settings, observer) if settings.redis_url else None
     store: Store = others.store if others is not None else MemoryStore()
@@ -146,11 +146,11 @@ def _relay(settings: Settings) -> Relay:
     )
 
 
-def _metrics() -> "Metrics":
+def _metrics(settings: Settings) -> "Metrics":
     """Return this worker's metrics. Their library looks when it is imported whether several workers count together."""
     from streaming.metrics import Metrics
 
-    return Metrics(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+    return Metrics([each.name for each in settings.upstreams], os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
 
 
 def _traces(settings: Settings) -> "Traces | None":

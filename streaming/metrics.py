@@ -5,7 +5,7 @@ for that variable when it is imported, so this module is imported where the work
 No label says who asked, what, or in which run: label values are few and known beforehand.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -17,11 +17,13 @@ from streaming.relay import observing
 from streaming.relay.levels import Levels
 from streaming.relay.observing import Happening
 from streaming.relay.pace import GAP_BOUNDS_SECONDS, Pace
+from streaming.wire.errors import FAILURES
 
 FIRST_TOKEN_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 60)  # 0.8: deploy/alerts.yml warns there
 RUN_SECONDS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800)  # answers take seconds, agents minutes
 STOP_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5)  # 1: what is promised; 3: how long a Dify app may take
 REDIS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2)  # 2: then it counts as away
+REASONS = ("done", "stopped", "paused", "abandoned", "interrupted")  # and "error", which has a code
 BREAKER_STATES = ("closed", "half_open", "open")
 
 
@@ -37,15 +39,17 @@ class GapHistogram(Histogram):
 
 
 class Metrics:
-    """An observer (observing.Observer) that counts. `directory`: where several workers count, None = there is one."""
+    """An observer (observing.Observer) that counts. `upstreams`: their names, `directory`: where several workers count,
+    None = there is one."""
 
-    def __init__(self, directory: str | None = None) -> None:
+    def __init__(self, upstreams: Iterable[str], directory: str | None = None) -> None:
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each one, which nobody reads
         self._directory = directory
         self._registry = registry = CollectorRegistry()
         self._define_runs(registry)
         self._define_traffic(registry)
         self._define_levels(registry)
+        self._begin_at_zero(upstreams)
         self._takers: dict[type[Happening], Callable[[Any], None]] = {
             observing.RunEnded: self._run_ended,
             observing.UpstreamCalled: self._upstream_called,
@@ -61,6 +65,19 @@ class Metrics:
     def __call__(self, happening: Happening) -> None:
         """Count it."""
         self._takers[type(happening)](happening)
+
+    def _begin_at_zero(self, upstreams: Iterable[str]) -> None:
+        """Show what has not happened yet: a rate needs a zero to rise from, or it misses the first time."""
+        for upstream in upstreams:
+            for reason in REASONS:
+                self._runs(upstream, reason, "")
+            for code in FAILURES:
+                self._runs(upstream, "error", code)
+                self._calls(upstream, code)
+            self._calls(upstream, "accepted")
+            self._retries(upstream)
+        for result in ("followed", "over", "lost"):
+            self._resumes(result)
 
     def _define_runs(self, registry: CollectorRegistry) -> None:
         def counter(name: str, help_: str, *labels: str) -> Any:

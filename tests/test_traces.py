@@ -14,6 +14,7 @@ from opentelemetry.semconv.attributes import error_attributes
 from streaming.lines import hashed_run_id
 from tests.live import Call, relay, scripted, wait_until
 from tests.relay.support import DONE, FINISH, token_chunk
+from tests.test_operating import names_in_first_cells, section
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SECRET = "S3CRET"
@@ -114,6 +115,7 @@ def test_each_run_is_a_span_with_the_conventions_names() -> None:
     assert (collector.spans[root].trace_id.hex(), collector.spans[root].span_id.hex()) == tuple(told[3][1:3])
     names = {name for span in collector.spans.values() for name in attributes_of(span)}
     conventions = {vars(gen_ai_attributes)[name] for name in dir(gen_ai_attributes) if name.startswith("GEN_AI_")}
+    assert names == names_in_first_cells(section("Traces"))
     assert {name for name in names if not name.startswith("sluice.")} <= {*conventions, error_attributes.ERROR_TYPE}
 
 
