@@ -109,7 +109,7 @@ class RelayWorker(GeventWorker):
         """Drop who has taken nothing for too long; a subscriber's run goes on without it."""
         too_old = time.monotonic() - self._relay.write_timeout_seconds
         for client in list(self._clients):
-            if client.blocked_since is not None and client.blocked_since < too_old and not client.dropped:
+            if client.blocked_since is not None and client.blocked_since < too_old:
                 client.drop()
                 self._relay.observer(SlowClientDropped())
 

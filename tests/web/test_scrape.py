@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import requests
 
 from tests.live import Call, Relay, ScriptedUpstream, free_port, relay, scripted, wait_until
-from tests.redis_server import redis_server
+from tests.redis_server import RedisServer, redis_server
 from tests.relay.support import DONE, FINISH, token_chunk
 from tests.scraping import Scraped
 from tests.web.client import request, sse_events
@@ -45,14 +46,14 @@ def answering(call: Call) -> None:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[tuple[Relay, ScriptedUpstream]]:
+def site() -> Iterator[tuple[Relay, ScriptedUpstream, RedisServer]]:
     """Two workers of one master."""
     with scripted(answering) as upstream, redis_server() as redis:
         settings = {"UPSTREAM": "openai", "UPSTREAM_URL": upstream.url, "UPSTREAM_MODEL": "m", "MAX_RUNS": "100"}
         with relay(**settings, REDIS_URL=redis.url, WEB_CONCURRENCY="2") as server:
             wait_until(lambda: len(workers(server)) == 2, "both workers run")
             wait_until(lambda: Scraped(server.url).total("sluice_runs_limit") == 200, "both workers have begun")
-            yield server, upstream
+            yield server, upstream, redis
 
 
 def workers(server: Relay) -> list[int]:
@@ -120,8 +121,8 @@ class Load:
         gevent.joinall(jobs, raise_error=True)
 
 
-def test_two_workers_add_up_to_what_clients_counted(site: tuple[Relay, ScriptedUpstream]) -> None:
-    server, upstream = site
+def test_two_workers_add_up_to_what_clients_counted(site: tuple[Relay, ScriptedUpstream, RedisServer]) -> None:
+    server, upstream, _ = site
     before, calls_before = Scraped(server.url), len(upstream.calls)
     load = Load(server.url)
     while len({run_id[:4] for run_id in load.run_ids}) < 2:  # the kernel chooses who serves a connection
@@ -158,8 +159,8 @@ def test_two_workers_add_up_to_what_clients_counted(site: tuple[Relay, ScriptedU
     assert grown("sluice_refusals_total") == 0
 
 
-def test_levels_are_those_of_all_workers(site: tuple[Relay, ScriptedUpstream]) -> None:
-    server, upstream = site
+def test_levels_are_those_of_all_workers(site: tuple[Relay, ScriptedUpstream, RedisServer]) -> None:
+    server, upstream, _ = site
     upstream.script = lambda call: (call.start(), call.await_close())
     try:
         streams = [request(f"{server.url}/stream?prompt=x&on_disconnect=cancel") for _ in range(6)]
@@ -175,8 +176,10 @@ def test_levels_are_those_of_all_workers(site: tuple[Relay, ScriptedUpstream]) -
         upstream.script = answering
 
 
-def test_what_a_dead_worker_counted_stays_and_what_it_held_goes(site: tuple[Relay, ScriptedUpstream]) -> None:
-    server, _ = site
+def test_what_a_dead_worker_counted_stays_and_what_it_held_goes(
+    site: tuple[Relay, ScriptedUpstream, RedisServer],
+) -> None:
+    server, _, _ = site
     Load(server.url).stream("hi")
     before, old = Scraped(server.url), workers(server)
     os.kill(old[0], signal.SIGKILL)
@@ -185,6 +188,50 @@ def test_what_a_dead_worker_counted_stays_and_what_it_held_goes(site: tuple[Rela
     after = Scraped(server.url)
     assert after.total("sluice_runs_limit") == 200
     assert after.total("sluice_runs_total") == before.total("sluice_runs_total") > 0
+
+
+def test_redis_is_measured(site: tuple[Relay, ScriptedUpstream, RedisServer]) -> None:
+    server, upstream, redis = site
+    before = Scraped(server.url)
+    Load(server.url).stream("hi")
+    after = Scraped(server.url)
+    trips = after.total("sluice_redis_round_trip_seconds_count") - before.total("sluice_redis_round_trip_seconds_count")
+    commands = after.total("sluice_redis_commands_total") - before.total("sluice_redis_commands_total")
+    assert commands > trips > 0
+    upstream.script = lambda call: (call.start(), call.chunk(token_chunk("x")), call.await_close())
+    try:
+        with request(f"{server.url}/stream?prompt=x&on_disconnect=cancel") as response:
+            assert any(b"data: {" in chunk for chunk in response.chunks())
+            upstream.next_call()
+            with redis.frozen():
+                requests.post(f"{server.url}/runs/{response.headers['x-run-id']}/stop", timeout=20)
+                wait_until(lambda: Scraped(server.url).total("sluice_redis_lag_seconds") > 1, "an end waits for Redis")
+    finally:
+        upstream.script = answering
+    wait_until(lambda: Scraped(server.url).total("sluice_redis_lag_seconds") < 0.5, "nothing waits any more")
+
+
+def test_a_client_that_takes_nothing_is_counted_when_it_is_dropped() -> None:
+    def answer(call: Call) -> None:
+        call.start()
+        for _ in range(100):
+            call.chunk(token_chunk("x" * 20_000))
+        call.chunk(FINISH + DONE)
+        call.finish()
+
+    with scripted(answer) as upstream:
+        settings = {"UPSTREAM": "openai", "UPSTREAM_URL": upstream.url, "UPSTREAM_MODEL": "m"}
+        with relay(**settings, WRITE_TIMEOUT_SECONDS="0.3") as server:
+            run_id = requests.post(f"{server.url}/chat", json={"prompt": "x"}, timeout=20).json()["run_id"]
+            for number in (1, 2):
+                with socket.socket() as client:
+                    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                    client.connect(("127.0.0.1", server.port))
+                    client.sendall(f"GET /runs/{run_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                    wait_until(
+                        lambda: Scraped(server.url).total("sluice_slow_clients_dropped_total") == number,  # noqa: B023
+                        "it is dropped",
+                    )
 
 
 def test_nothing_is_left_of_it() -> None:
