@@ -34,8 +34,8 @@ class Traces:
         self._scope = InstrumentationScope("sluice")
 
     def __call__(self, happening: Happening) -> None:
-        """Export the span of a run that ended, if its trace is recorded."""
-        if isinstance(happening, RunEnded) and happening.trace is not None and happening.trace.sampled:
+        """Export the span of a run that ended, if its trace is recorded: the processor looks at its flags."""
+        if isinstance(happening, RunEnded) and happening.trace is not None:
             self._spans.on_end(self._span(happening, happening.trace))
 
     def close(self) -> None:
