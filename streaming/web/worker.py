@@ -77,7 +77,8 @@ class RelayWorker(GeventWorker):
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """SIGTERM: the platform's clock runs, and no new run begins from here on."""
         self._told_to_stop = time.monotonic()
-        self._relay.runs.drain()
+        if hasattr(self, "wsgi"):  # or the app is still being loaded: it takes no run before `run` sees that it is over
+            self._relay.runs.drain()
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: Any, frame: Any) -> None:
