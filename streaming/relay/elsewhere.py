@@ -19,6 +19,7 @@ from streaming.relay.stores.journal import OUTAGE_SECONDS, Journal
 from streaming.relay.stores.link import Link, unavailable
 from streaming.relay.stores.outbox import Outbox
 from streaming.relay.stores.redis import RedisStore
+from streaming.wire.events import Entry
 
 log = logging.getLogger(__name__)
 
@@ -186,6 +187,6 @@ class Elsewhere:
         self._reader.read_all()
 
 
-def _end_lost(run: OwnRun) -> None:
+def _end_lost(run: OwnRun, end: Entry) -> None:
     log.error("a run was ended by another worker, which took this one for dead")
-    run.end_early("interrupted", within_seconds=0)
+    run.end_as(end)

@@ -1,18 +1,18 @@
 """One call to an HTTP upstream: open, read to the last word, stop.
 
-All its I/O happens in the greenlet that called `run`. `stop` interrupts that greenlet, which works while connecting,
-before the headers, in silence and in the middle of a read; closing the response from another greenlet does not
-(RuntimeError: reentrant call inside BufferedReader, and nothing is cancelled).
+The greenlet that called `run` waits for all of it. `stop` interrupts that greenlet, which works while connecting,
+before the headers and in the middle of the answer; closing the response from another greenlet does not (RuntimeError:
+reentrant call inside BufferedReader, and nothing is cancelled).
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import gevent
 import requests
-import urllib3
 from gevent.event import Event as Flag
 
+from streaming.relay.body import Body, BodyBroken, BodyTimeout, Patience
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.interrupt import Interrupted, Interruptible
 from streaming.relay.upstream import Limits, Session, Sink, read_refusal
@@ -21,15 +21,11 @@ from streaming.wire.ask import Ask, Context
 from streaming.wire.dialects import Dialect, Reader, Request, Verdict
 from streaming.wire.errors import Failure
 
-READ_BYTES = 16 * 1024
-TURN_SECONDS = 0.01  # an upstream that sends faster than we read must not hold the process: no recv ever waits then
 ANSWER_MAX_BYTES = 256 * 1024 * 1024
 """Against an upstream that sends for ever what makes no event. Dify's documents come to some megabytes a run."""
 
 LAST_WORD_SECONDS = 2.0  # how long usage and a second ending are awaited after the first terminal sign
 DRAIN_SECONDS = 1.0  # how long the last HTTP chunk is awaited, so that the connection can be kept
-PROGRESS_CHECK_SECONDS = 1.0  # a timer moved at every token would cost more than it tells
-
 
 CUT_STOP_SECONDS = 3.0  # for the stop call of a run that was cut by a limit
 _CUT_BY_US = {"run_too_long", "run_too_large", "upstream_timeout", "upstream_invalid"}
@@ -61,6 +57,7 @@ class HttpExchange:
         self._trace = context.trace
         self._work = Interruptible()
         self._response: requests.Response | None = None
+        self._body: Body | None = None
         self._stopping = False
         self._stoppable = Flag()  # the upstream's task is known, or there is nothing left to stop
         self._stopper: gevent.Greenlet | None = None
@@ -119,45 +116,49 @@ class HttpExchange:
         return response
 
     def _read(self, response: requests.Response) -> Verdict:
-        """Read the answer to its last word. read1 alone shows a token when it arrives, whatever the framing."""
-        decoder, size_bytes = sse.Decoder(), 0
-        clock = _Clock(self._limits.progress_seconds)
+        """Read the answer to its last word."""
         try:
-            while chunk := response.raw.read1(READ_BYTES, decode_content=True):
-                self._take(decoder.feed(chunk), clock)
-                if self._reader.complete:
-                    break
-                size_bytes += len(chunk)
-                if size_bytes > ANSWER_MAX_BYTES:
-                    raise Failure("upstream_invalid")
-                clock.give_way()
-                if self._reader.verdict is not None:
-                    clock.await_last_word()
+            body = self._body = Body(response)
+            patience = Patience(
+                self._limits.idle_seconds, self._limits.progress_seconds, lambda: body.abort(BodyTimeout())
+            )
+            try:
+                body.read(self._taker(sse.Decoder(), patience))
+            finally:
+                patience.close()
         except sse.EventTooLarge:
             raise Failure("upstream_invalid") from None
-        except urllib3.exceptions.ReadTimeoutError:
+        except BodyTimeout:
             return self._ended_early("upstream_timeout")
-        except (urllib3.exceptions.HTTPError, OSError):  # reset, or no last HTTP chunk
+        except BodyBroken:  # reset, or no last HTTP chunk
             return self._ended_early("upstream_truncated")
-        except gevent.Timeout as timeout:
-            if timeout is not clock.timeout:
-                raise
-            return self._ended_early("upstream_timeout")
-        finally:
-            clock.close()
         return self._reader.eof()
 
-    def _take(self, items: Iterator[sse.ServerSentEvent | sse.Comment], clock: "_Clock") -> None:
-        for item in items:
-            if isinstance(item, sse.Comment):
-                continue
-            clock.progress()
-            for event in self._reader.feed(item):
-                self._sink.append(event)
-            if self._reader.complete:
-                return
-        if self._stopping and self._reader.stop_request() is not None:
-            self._stoppable.set()
+    def _taker(self, decoder: sse.Decoder, patience: Patience) -> Callable[[bytes], bool]:
+        """Return what takes each piece of the answer; it returns True after the last word."""
+        reader, size_bytes = self._reader, 0
+
+        def take(data: bytes) -> bool:
+            nonlocal size_bytes
+            size_bytes += len(data)
+            if size_bytes > ANSWER_MAX_BYTES:
+                raise Failure("upstream_invalid")
+            patience.heard()
+            for item in decoder.feed(data):
+                if isinstance(item, sse.Comment):
+                    continue
+                patience.progressed()
+                for event in reader.feed(item):
+                    self._sink.append(event)
+                if reader.complete:
+                    return True
+            if self._stopping and reader.stop_request() is not None:
+                self._stoppable.set()
+            if reader.verdict is not None:
+                patience.await_last_word(LAST_WORD_SECONDS)
+            return False
+
+        return take
 
     def _ended_early(self, code: str) -> Verdict:
         """After the first terminal sign nothing but usage can be missing."""
@@ -215,62 +216,20 @@ class HttpExchange:
         """See upstream.Exchange."""
         if self._last_resort is not None:
             self._last_resort.kill(block=False)
+        body, self._body = self._body, None
         response, self._response = self._response, None
-        if response is None:
+        if body is None:
+            if response is not None:
+                response.close()
             return
         try:
-            if self._reader.complete:
+            if self._reader.complete and not body.complete:  # all but the last HTTP chunk, often
                 with gevent.Timeout(DRAIN_SECONDS, False):
-                    while response.raw.read1(READ_BYTES):
-                        pass
-        except (urllib3.exceptions.HTTPError, OSError):
+                    body.read(lambda data: False)
+        except BodyBroken:
             pass  # a connection that cannot be kept
         finally:
-            response.close()
-
-
-class _Clock:
-    """The timer of one answer: no event for too long, or no last word after the first terminal sign.
-
-    It goes off inside the greenlet that made it, as gevent.Timeout.
-    """
-
-    def __init__(self, progress_seconds: float) -> None:
-        self._progress_seconds = progress_seconds
-        self._awaiting_last_word = False
-        self._started = self._turn_began = time.monotonic()
-        self.timeout = gevent.Timeout.start_new(progress_seconds)
-
-    def progress(self) -> None:
-        """An event came: the time begins anew."""
-        now = time.monotonic()
-        if (
-            now - self._started >= min(PROGRESS_CHECK_SECONDS, self._progress_seconds / 4)
-            and not self._awaiting_last_word
-        ):
-            self._restart(now, self._progress_seconds)
-
-    def give_way(self) -> None:
-        """Let others run where reading has not waited for a while."""
-        now = time.monotonic()
-        if now - self._turn_began >= TURN_SECONDS:
-            gevent.sleep(0)
-            self._turn_began = time.monotonic()
-
-    def await_last_word(self) -> None:
-        """From now on only a short time is left, whatever comes."""
-        if not self._awaiting_last_word:
-            self._awaiting_last_word = True
-            self._restart(time.monotonic(), LAST_WORD_SECONDS)
-
-    def _restart(self, now: float, seconds: float) -> None:
-        self._started = now
-        self.timeout.close()
-        self.timeout = gevent.Timeout.start_new(seconds)
-
-    def close(self) -> None:
-        """Stop the timer."""
-        self.timeout.close()
+            body.close()
 
 
 class HttpUpstream:

@@ -19,7 +19,8 @@ from streaming.relay.upstream import Upstream as Asked
 from streaming.wire import jsontext
 from streaming.wire.dialects import Verdict
 from streaming.wire.errors import Failure
-from streaming.wire.events import End, Event, Reasoning, Replace, Start, Timing, Token, Upstream, Usage
+from streaming.wire.events import End, Entry, Event, Reasoning, Replace, Start, Timing, Token, Upstream, Usage
+from streaming.wire.journal import decode_end
 from streaming.wire.trace import Trace
 from streaming.wire.usage import RunningDigest, estimate
 
@@ -57,6 +58,7 @@ class OwnRun(Run):
         self._begun = time.monotonic()
         self._stop_asked: float | None = None  # monotonic
         self._ending: str | None = None  # stopped, abandoned or interrupted: asked for, not yet in the log
+        self._given_end: Entry | None = None
         self._accepted = False
         self._timing: dict[str, float] = {}
         self._digest = RunningDigest()
@@ -71,6 +73,11 @@ class OwnRun(Run):
             self._stop_asked = time.monotonic()
         if self.attempts is not None:
             self.attempts.stop(within_seconds)
+
+    def end_as(self, entry: Entry) -> None:
+        """Take the `end` that another worker wrote because this one seemed dead: there is only one."""
+        self._given_end = entry
+        self.end_early("interrupted", within_seconds=0)
 
     # -- the producer's side ---------------------------------------------------------------------------------------
 
@@ -102,11 +109,11 @@ class OwnRun(Run):
             if "first_token" not in self._timing:
                 self._timing["first_token"] = self._elapsed_ms()
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Event, seq: int | None = None) -> None:
         data = jsontext.dumps(event)
         if self.log.size_bytes + len(data) > self._max_bytes and not isinstance(event, End):
             raise Failure("run_too_large")
-        self.last_seq = self.log.append(event.type, data).seq
+        self.last_seq = self.log.append(event.type, data, seq).seq
 
     def _elapsed_ms(self) -> float:
         return round((time.monotonic() - self._begun) * 1000, 1)
@@ -134,6 +141,9 @@ class OwnRun(Run):
             log.exception("the end of a run could not be told in full")
             error = Failure("internal").as_end_error()
             end = End(reason="error", error=error, usage=estimate("", ""), digest=self._digest.value(), timing=Timing())
+        seq = None
+        if self._given_end is not None:
+            end, seq = decode_end(self._given_end), self._given_end.seq
         reason = end.reason
         self._ending = reason
         if self.presence is not None:
@@ -142,7 +152,7 @@ class OwnRun(Run):
             self._on_end(self, reason)
         finally:
             self.end = end
-            self._write(end)
+            self._write(end, seq)
             self._on_ended(self)
             self.attempts, self.turn = None, self.turn.remains()
             del self._pace  # the run is kept, its pace has been told

@@ -81,12 +81,17 @@ class Run:
         """Wait for the end; return whether it came."""
         sleeper = Sleeper()
         deadline = time.monotonic() + timeout_seconds
-        self.log.watch(sleeper.wake)
+
+        def grown() -> None:
+            if self.ended:  # waking at every token would cost as much as following
+                sleeper.wake()
+
+        self.log.watch(grown)
         try:
             while not self.ended and (left := deadline - time.monotonic()) > 0:
                 sleeper.sleep(left)
         finally:
-            self.log.unwatch(sleeper.wake)
+            self.log.unwatch(grown)
         return self.ended
 
     def end_early(self, reason: str, within_seconds: float = STOP_SECONDS) -> None:

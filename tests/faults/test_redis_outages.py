@@ -8,6 +8,8 @@ import gevent
 import pytest
 import requests
 
+from streaming.relay.stores import names
+from streaming.wire.journal import decode_stretch_until
 from tests.faults.site import Follower, Paced, Site, site
 from tests.live import WAIT_SECONDS, wait_until
 
@@ -47,6 +49,13 @@ def full(here: Site) -> Iterator[None]:
         here.redis.command("CONFIG", "SET", "maxmemory", 0)
 
 
+def kept(here: Site, run_id: str) -> list[int]:
+    with here.redis.client() as client:
+        stretches = client.xrange(names.run(run_id))
+    entries = (decode_stretch_until(int(id_.partition(b"-")[0]), fields[b"e"]) for id_, fields in stretches)
+    return [entry.seq for stretch in entries for entry in stretch]
+
+
 @pytest.mark.parametrize("outage", [frozen, paused, killed, full])
 def test_an_outage_costs_local_subscribers_nothing_and_the_others_a_wait(outage: object) -> None:
     script = Paced(count=900, seconds=0.02)
@@ -74,4 +83,5 @@ def test_an_outage_costs_local_subscribers_nothing_and_the_others_a_wait(outage:
         assert (local.connections, local.seqs, local.end) == (1, remote.seqs, remote.end)
         again = Follower(here.masters[1].url + path, cuts=False).follow()
         assert again.seqs == local.seqs
+        assert kept(here, run_id) == local.seqs  # whoever comes later is shown what Redis has
         wait_until(lambda: here.start(1), "new runs begin again")

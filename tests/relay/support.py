@@ -123,8 +123,8 @@ def runs(
         session.close()
 
 
-def ended(run: Run) -> Any:
+def ended(run: Run, within_seconds: float = 20.0) -> Any:
     """Wait for the run's end and return it."""
-    assert run.wait_end(20), "the run did not end"
+    assert run.wait_end(within_seconds), "the run did not end"
     assert run.end is not None
     return run.end

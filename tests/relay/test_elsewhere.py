@@ -7,6 +7,7 @@ import gevent
 import pytest
 
 from streaming.relay import elsewhere, leases
+from streaming.relay.remote import RemoteRun
 from streaming.relay.stores import names
 from streaming.wire.ask import Ask
 from streaming.wire.errors import Refusal
@@ -52,6 +53,11 @@ def stalled(redis: RedisServer, one: elsewhere.Elsewhere | None) -> Iterator[Non
         yield
 
 
+def last_id(redis: RedisServer, run_id: str) -> bytes:
+    with redis.client() as client:
+        return bytes(client.xrevrange(names.run(run_id), count=1)[0][0])
+
+
 @pytest.mark.usefixtures("short_leases")
 def test_a_dead_workers_conversation_is_not_busy_for_ever(redis: RedisServer, upstream: ScriptedUpstream) -> None:
     with worker(upstream.url, redis.url) as here, worker(upstream.url, redis.url) as there:
@@ -62,6 +68,7 @@ def test_a_dead_workers_conversation_is_not_busy_for_ever(redis: RedisServer, up
             there.runs.start(again, CALLER)
         link = there.others._link
         wait_until(lambda: link.unbroken_seconds > 1, "a lease has passed")
+        wait_until(lambda: last_id(redis, run.id) == b"3-0", "nothing is left to write: writing finds an end, too")
         with stalled(redis, here.others):
             with pytest.raises(Refusal, match="conversation_not_found"):  # its first turn never was one
                 there.runs.start(again, CALLER)
@@ -94,6 +101,38 @@ def test_the_end_is_written_once_whoever_notices(redis: RedisServer, upstream: S
         for cursor in cursors:
             assert [entry.type for entry in cursor.read(5)][-1] == "end"
             cursor.close()
+        assert ended(run) == ends[0]  # the owner's own subscribers see that one too, and no second
+        assert run.last_seq == copies[0].last_seq
+
+
+def test_an_end_is_not_written_over_what_the_owner_said_meanwhile(
+    redis: RedisServer, upstream: ScriptedUpstream
+) -> None:
+    with worker(upstream.url, redis.url) as owner, worker(upstream.url, redis.url) as there:
+        assert there.others is not None
+        run = owner.runs.start(Ask(prompt="hi"), CALLER)
+        copy = there.runs.get(run.id)
+        wait_until(lambda: copy.last_seq == 3, "it is known elsewhere")
+        assert isinstance(copy, RemoteRun)
+        others = there.others
+        others._leases.end(copy, lambda copy: b"0-1")  # what was last when it looked is no longer
+        assert not copy.ended
+        others._leases.end(copy, others._reader.refresh)
+        assert ended(copy).reason == "interrupted"
+        assert owner.others is not None
+        owner.others._journal.doubt()
+        assert ended(run) == copy.end
+
+
+def test_nobody_is_dead_to_who_has_just_come_back_to_redis(redis: RedisServer, upstream: ScriptedUpstream) -> None:
+    with worker(upstream.url, redis.url) as here, worker(upstream.url, redis.url) as there:
+        assert here.others is not None
+        assert there.others is not None
+        watched, leases_there = [here.others.tag], there.others._leases
+        there.others._link.broke("as after an outage, when all leases are gone")
+        with stalled(redis, here.others):
+            assert leases_there.renew(watched) == []
+            wait_until(lambda: leases_there.renew(watched) == watched, "a whole lease without a break", 20)
 
 
 @pytest.mark.usefixtures("short_leases")

@@ -8,8 +8,8 @@ import pytest
 
 from streaming.relay.stores.link import Down, Link
 from streaming.wire.errors import Refusal
-from tests.live import free_port, wait_until
-from tests.redis_server import RedisServer, redis_server
+from tests.live import free_port
+from tests.redis_server import Sentinel, redis_server
 
 
 @pytest.fixture
@@ -61,32 +61,14 @@ def test_a_certificate_nobody_vouches_for_is_taken_only_when_told_so(
         assert answers(links, url, tls_insecure=True)
 
 
-def test_sentinel_is_asked_where_the_master_is(links: list[Link], tmp_path: Path) -> None:
+def test_sentinel_is_asked_where_the_master_is(links: list[Link]) -> None:
     with redis_server() as server:
-        file = tmp_path / "sentinel.conf"
-        file.write_text(f"sentinel monitor main 127.0.0.1 {server.port} 1\n")
-        sentinel = Sentinel(str(file))
+        sentinel = Sentinel(server)
         try:
             assert answers(links, f"redis+sentinel://127.0.0.1:9,127.0.0.1:{sentinel.port}/main/2")
             assert server.command("CONFIG", "GET", "port")
         finally:
             sentinel.close()
-
-
-class Sentinel(RedisServer):
-    """A sentinel, which needs a file that it may write to."""
-
-    def __init__(self, file: str) -> None:
-        super().__init__(file, "--sentinel")
-
-    def start(self) -> None:
-        file, flag = self._options
-        self.process = subprocess.Popen(
-            ["redis-server", file, flag, "--port", str(self.port), "--bind", "127.0.0.1"],
-            stdout=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        wait_until(self._answers, "the sentinel answers")
 
 
 def test_a_break_is_counted_and_the_next_command_finds_the_server_again(links: list[Link]) -> None:

@@ -47,8 +47,8 @@ def redis_url(request: pytest.FixtureRequest) -> Iterator[str | None]:
         with redis_server() as server:
             yield server.url
     else:
-        with redis_cluster() as url:
-            yield url
+        with redis_cluster() as cluster:
+            yield cluster.url
 
 
 @pytest.fixture

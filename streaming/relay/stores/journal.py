@@ -18,7 +18,7 @@ from streaming.relay.own_run import OwnRun
 from streaming.relay.stores import names
 from streaming.relay.stores.link import Command, Down, Link
 from streaming.wire.events import Entry
-from streaming.wire.journal import Piece, encode_batch, encode_stretch
+from streaming.wire.journal import Piece, decode_stretch_until, encode_batch, encode_stretch
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +75,10 @@ class _Store(msgspec.Struct):
 
 
 class Journal:
-    """The one writer of this worker. `start` before use; `lost(run)` is told of a run that others ended meanwhile."""
+    """The one writer of this worker. `start` before use; `lost(run, end)` is told of a run that others ended."""
 
     def __init__(self, tag: str, link: Link, *, run_seconds: float, ttl_seconds: float) -> None:
-        self.lost: Callable[[OwnRun], None] = lambda run: None
+        self.lost: Callable[[OwnRun, Entry], None] = lambda run, end: None
         self._tag = tag
         self._link = link
         self._run_ms = round((run_seconds + ttl_seconds) * 1000)  # how long a stream is kept while its run goes on
@@ -199,12 +199,7 @@ class Journal:
             commands.extend(store.commands)
         if pieces:
             commands.append(("PUBLISH", names.wake(self._tag), b""))  # last: who is woken finds all of it
-        try:
-            replies = iter(self._link.send(*commands) if commands else ())
-        except Down:
-            self._again([writing for writing, _ in journaled])
-            self._again([store.writing for store in stores])
-            raise
+        replies = iter(self._link.send(*commands) if commands else ())  # Down: what is missing is compared after it
         refused = bool(pieces) and not self._journal_took(next(replies), journaled)
         for store in stores:
             took = [next(replies) for _ in store.commands]
@@ -312,7 +307,7 @@ class Journal:
             stored = int(top[0][0].partition(b"-")[0]) if top else 0
             if stored > writing.run.last_seq:  # we were thought dead, and somebody wrote the end
                 self._forget(writing)
-                self.lost(writing.run)
+                self.lost(writing.run, decode_stretch_until(stored, top[0][1][b"e"])[-1])
                 continue
             writing.stored = stored
             writing.journaled = min(writing.journaled, stored)

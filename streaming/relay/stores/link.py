@@ -68,7 +68,7 @@ class Link:
         begun = time.monotonic()
         try:
             replies = self._send(commands)
-        except (RedisError, OSError) as error:
+        except (RedisError, OSError, ValueError) as error:  # ValueError: another command's failover closed this one's
             self.broke(type(error).__name__)
             raise Down(type(error).__name__) from None  # its text may hold the URL, and so the password
         self._observer(RedisAnswered(commands=len(commands), seconds=time.monotonic() - begun))

@@ -1,0 +1,167 @@
+"""An answer's body, read in the hub: the library's bytes, in every framing, cut anywhere, with and without TLS."""
+
+import random
+import ssl
+import subprocess
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gevent
+import gevent.pool
+import pytest
+import requests
+from gevent import socket
+
+from streaming.relay.body import READ_BYTES, Body, BodyBroken, Patience
+
+TEXT = random.Random(1).randbytes(3 * READ_BYTES)
+RECORD_PART_BYTES = 12_000  # with the headers one TLS record, of which http.client reads 8 KiB
+FRAMINGS = ["chunked", "length", "close", "gzip", "nothing"]
+
+
+def framed(framing: str, dice: random.Random) -> tuple[str, bytes]:
+    """Return the header and the body."""
+    text = TEXT[: dice.choice([1, 40, RECORD_PART_BYTES, READ_BYTES, len(TEXT)])]
+    if framing == "chunked":
+        cuts = sorted(dice.sample(range(1, len(text)), min(len(text) - 1, 9)))
+        pieces = [text[a:b] for a, b in zip([0, *cuts], [*cuts, len(text)], strict=True)]
+        body = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+        return "Transfer-Encoding: chunked", body
+    if framing == "gzip":
+        packed = zlib.compressobj(wbits=31)
+        body = packed.compress(text) + packed.flush()
+        return f"Content-Encoding: gzip\r\nContent-Length: {len(body)}", body
+    if framing == "nothing":
+        return "Content-Length: 0", b""
+    return (f"Content-Length: {len(text)}" if framing == "length" else "Connection: close"), text
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a file with a key and a certificate for localhost that vouches for itself."""
+    folder = tmp_path_factory.mktemp("tls")
+    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
+    files = ("-keyout", str(folder / "key"), "-out", str(folder / "certificate"))
+    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
+    subprocess.run([*command, *files, *names], check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_bytes((folder / "key").read_bytes() + (folder / "certificate").read_bytes())
+    return both
+
+
+@contextmanager
+def answering(pieces: list[bytes], certificate: Path | None, *, closes: bool) -> Iterator[tuple[str, list[object]]]:
+    """Answer each request with the pieces, each in a write of its own. Yield the URL, and who has connected."""
+    connections: list[object] = []
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) if context else connection as wire:
+            while wire.recv(65536):
+                for piece in pieces:
+                    wire.sendall(piece)
+                    gevent.sleep(0)
+                if closes:
+                    return
+
+    def accept() -> None:
+        while True:
+            connection, peer = listener.accept()
+            connections.append(peer)
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            served.spawn(serve, connection)
+
+    served = gevent.pool.Group()
+    served.spawn(accept)
+    try:
+        yield f"http{'s' if context else ''}://localhost:{listener.getsockname()[1]}/", connections
+    finally:
+        served.kill()
+        listener.close()
+
+
+@contextmanager
+def body_of(session: requests.Session, url: str, certificate: Path | None) -> Iterator[Body]:
+    response = session.get(url, stream=True, verify=str(certificate or True), headers={"Accept-Encoding": "identity"})
+    body = Body(response)
+    try:
+        yield body
+    finally:
+        body.close()
+
+
+def read(body: Body) -> bytes:
+    pieces: list[bytes] = []
+    body.read(lambda data: bool(pieces.append(data)))
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@pytest.mark.parametrize("framing", FRAMINGS)
+def test_it_reads_what_the_library_reads_and_keeps_the_connection(framing: str, tls: bool, certificate: Path) -> None:
+    dice = random.Random(f"{framing} {tls}")
+    vouches = certificate if tls else None
+    for _ in range(12):
+        header, payload = framed(framing, dice)
+        whole = f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n".encode() + payload
+        cuts = sorted(dice.sample(range(1, len(whole)), min(len(whole) - 1, dice.choice([0, 3, 20]))))
+        pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+        with (
+            answering(pieces, vouches, closes=framing == "close") as (url, connections),
+            requests.Session() as session,
+        ):
+            expected = requests.get(url, verify=str(vouches or True), timeout=10).content
+            connections.clear()
+            for _ in range(2):
+                with body_of(session, url, vouches) as body:
+                    assert read(body) == expected
+                    assert body.complete
+            assert len(connections) == (2 if framing == "close" else 1)
+
+
+@pytest.mark.parametrize("payload", [b"5\r\nab", b"zz\r\n", b"2\r\nabc\r\n"])
+def test_a_broken_body_is_told(payload: bytes) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with answering([head, payload], None, closes=True) as (url, _), requests.Session() as session:
+        with body_of(session, url, None) as body, pytest.raises(BodyBroken):
+            read(body)
+
+
+def test_what_its_taker_raises_is_raised_and_the_rest_is_left() -> None:
+    def refuse(data: bytes) -> bool:
+        raise ValueError("enough")
+
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with answering([head, b"1\r\na\r\n"], None, closes=False) as (url, _), requests.Session() as session:
+        with body_of(session, url, None) as body, pytest.raises(ValueError, match="enough"):
+            body.read(refuse)
+
+
+def test_an_unknown_coding_is_refused() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Encoding: zz\r\nContent-Length: 1\r\n\r\na"
+    with answering([head], None, closes=False) as (url, _), requests.Session() as session:
+        with pytest.raises(BodyBroken), body_of(session, url, None):
+            pass
+
+
+def test_patience_ends_at_the_first_bound_that_is_passed() -> None:
+    over: list[str] = []
+    idle = Patience(0.02, 60, lambda: over.append("idle"))
+    stuck = Patience(60, 0.02, lambda: over.append("stuck"))
+    last = Patience(60, 60, lambda: over.append("last"))
+    fine = Patience(60, 60, lambda: over.append("fine"))
+    last.await_last_word(0.02)
+    with gevent.Timeout(10):
+        while len(over) < 3:
+            idle.progressed()
+            stuck.heard()
+            gevent.sleep(0.001)
+    for each in (idle, stuck, last, fine):
+        each.close()
+    assert sorted(over) == ["idle", "last", "stuck"]
