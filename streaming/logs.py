@@ -51,7 +51,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def _text(value: object) -> str:
-    text = value if isinstance(value, str) else json.dumps(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
     return text if _PLAIN.match(text) else json.dumps(text)
 
 
