@@ -60,7 +60,9 @@ def test_one_line_for_each_run_and_each_refusal_and_not_a_word_of_what_was_said(
             with request(f"{server.url}/" + SECRET * 2000) as response:
                 assert response.status == 414
             done, failed = about(server, "run ended", 2)
-            refused = about(server, "request refused", 4)
+            form = {"on_disconnect": SECRET}
+            requests.post(f"{server.url}/chat", data=form, headers={"Accept": "text/html"}, timeout=20)
+            refused = about(server, "request refused", 5)
         lines = lines_of(server)  # the last ones too: every line of the process is JSON
     assert SECRET not in server.log()
     assert run_id not in server.log()
@@ -87,6 +89,7 @@ def test_one_line_for_each_run_and_each_refusal_and_not_a_word_of_what_was_said(
         ("not_found", 404, None),
         ("run_not_found", 404, "relay.events"),
         ("uri_too_long", 414, None),
+        ("bad_request", 400, "relay.chat"),
     ]
     assert refused[0]["request_id"] == "refused-1"
     assert all(line["request_id"] for line in refused)

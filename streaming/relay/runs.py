@@ -223,11 +223,11 @@ class Runs:
             self._conversations.release(run.turn, run.id)
 
     def _on_ended(self, caller: Caller, model: str | None, run: OwnRun) -> None:
-        self._observer(run.ending(caller.owner, caller.request_id, caller.trace, model))
         del self._unfinished[run.id]
         self._ended[run.id] = (run, time.monotonic())
         self._make_room()
         self._sweep_later()
+        self._observer(run.ending(caller.owner, caller.request_id, caller.trace, model))
 
     def _keep_turn(self, turn: Turn, run: OwnRun, reason: str) -> None:
         if turn.conversation is None or run.attempts is None:

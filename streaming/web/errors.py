@@ -77,11 +77,12 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
     response = json_response({"error": error}, refusal.status)
     if refusal.retry_after is not None:
         response.headers["Retry-After"] = str(refusal.retry_after)
-    _tell(refusal)
+    tell_refused(refusal)
     return response
 
 
-def _tell(refusal: Refusal) -> None:
+def tell_refused(refusal: Refusal) -> None:
+    """Tell the observers that the current request is refused."""
     told = Refused(
         code=refusal.code,
         status=refusal.status,
