@@ -17,12 +17,15 @@ from streaming.capacity import capacity
 from streaming.chat import chat
 from streaming.doctor.command import doctor_command
 from streaming.dotenv import load_dotenv
+from streaming.lines import Lines
 from streaming.relay.apps import Apps
 from streaming.relay.chats import Chats
 from streaming.relay.conversations import Conversations
 from streaming.relay.demo import DemoUpstream
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.exchange import HttpUpstream
+from streaming.relay.levels import Meter
+from streaming.relay.observing import Observer, each_of
 from streaming.relay.owners import Owners
 from streaming.relay.runs import Bounds, Runs
 from streaming.relay.store import Store
@@ -40,6 +43,7 @@ from streaming.web.page import page
 from streaming.web.probe import probe
 from streaming.web.relay import Relay
 from streaming.web.routes import routes
+from streaming.web.scrape import scrape
 from streaming.web.streams import StreamSettings
 from streaming.web.upstreams import upstreams
 from streaming.web.visiting import visiting
@@ -50,7 +54,9 @@ from streaming.wire.dialects.dify_app import DifyApp
 from streaming.wire.dialects.openai import OpenAI
 
 if TYPE_CHECKING:
+    from streaming.metrics import Metrics
     from streaming.relay.elsewhere import Elsewhere
+    from streaming.traces import Traces
 
 ROOT = Path(__file__).parent
 log = logging.getLogger("sluice")
@@ -71,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app.cli.add_command(doctor_command(lambda: load_dotenv(ROOT / ".env", os.environ), _dialect))
     errors.install(app)
     app.register_blueprint(routes)
+    app.register_blueprint(scrape)
     app.register_blueprint(openai_api)
     app.register_blueprint(page)
     app.register_blueprint(visiting)
@@ -106,7 +113,9 @@ def _is_flask_command() -> bool:
 
 
 def _relay(settings: Settings) -> Relay:
-    others = _others(settings) if settings.redis_url else None
+    metrics, traces = _metrics(settings), _traces(settings)
+    observer = each_of(metrics, Lines(settings.log_sample), *([traces] if traces else []))
+    others = _others(settings, observer) if settings.redis_url else None
     store: Store = others.store if others is not None else MemoryStore()
     session, limits = Session(), _limits(settings)
     conversations = Conversations(
@@ -133,6 +142,7 @@ def _relay(settings: Settings) -> Relay:
         allowance=allowance,
         owners=owners,
         others=others,
+        observer=observer,
     )
     if any(upstream.dialect_name == "demo" for upstream in known):
         log.warning("The built-in demo upstream answers: no model is behind it. Set UPSTREAM for real answers.")
@@ -141,7 +151,7 @@ def _relay(settings: Settings) -> Relay:
         guard=access.guard(settings, demo_only=all(each.dialect == "demo" for each in served)),
         chats=Chats(store, ttl_seconds=kept_seconds),
         apps=Apps([upstream.name for upstream in known], calls, conversations, allowance=allowance, owners=owners),
-        stream_settings=_streams(settings),
+        stream_settings=_stream_settings(settings, observer),
         chat_wait_seconds=settings.chat_wait_seconds,
         write_timeout_seconds=settings.write_timeout_seconds,
         ws_idle_seconds=settings.ws_idle_seconds,
@@ -149,10 +159,35 @@ def _relay(settings: Settings) -> Relay:
         crowded_at_connections=room.crowded_at,
         max_upload_bytes=settings.max_upload_bytes,
         embed_origins=settings.embed_origins,
+        observer=observer,
+        metrics=metrics,
+        meter=Meter(runs, store, others, runs_limit=room.runs, log_limit_bytes=settings.log_max_bytes),
+        traces=traces,
     )
 
 
-def _others(settings: Settings) -> "Elsewhere":
+def _metrics(settings: Settings) -> "Metrics":
+    """Return this worker's metrics. Their library looks when it is imported whether several workers count together."""
+    from streaming.metrics import Metrics
+
+    return Metrics([each.name for each in settings.upstreams], os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+
+
+def _traces(settings: Settings) -> "Traces | None":
+    """Return who exports traces, None where nobody collects them: then nothing of it is even imported."""
+    if not settings.otel_exporter_otlp_endpoint:
+        return None
+    try:
+        from streaming.traces import Traces
+    except ImportError:
+        log.error(
+            "No traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra is not installed: pip install '.[otel]'"
+        )
+        return None
+    return Traces(settings.otel_exporter_otlp_endpoint)
+
+
+def _others(settings: Settings, observer: Observer) -> "Elsewhere":
     """Return what this worker shares with others, started. Without Redis nothing of it is even imported."""
     from streaming.relay.elsewhere import Elsewhere
 
@@ -161,9 +196,21 @@ def _others(settings: Settings) -> "Elsewhere":
         tls_insecure=settings.redis_tls_insecure,
         run_seconds=settings.run_max_seconds,
         ttl_seconds=settings.run_ttl_seconds,
+        observer=observer,
     )
     others.start()
     return others
+
+
+def _stream_settings(settings: Settings, observer: Observer) -> StreamSettings:
+    return StreamSettings(
+        heartbeat_seconds=settings.heartbeat_seconds,
+        retry_ms=settings.retry_ms,
+        stream_max_seconds=settings.stream_max_seconds,
+        flush_ms=settings.flush_ms,
+        compress=settings.compress,
+        observer=observer,
+    )
 
 
 def _bounds(settings: Settings, max_runs: int) -> Bounds:
@@ -175,16 +222,6 @@ def _bounds(settings: Settings, max_runs: int) -> Bounds:
         run_ttl_seconds=settings.run_ttl_seconds,
         run_max_seconds=settings.run_max_seconds,
         disconnect_grace_seconds=settings.disconnect_grace_seconds,
-    )
-
-
-def _streams(settings: Settings) -> StreamSettings:
-    return StreamSettings(
-        heartbeat_seconds=settings.heartbeat_seconds,
-        retry_ms=settings.retry_ms,
-        stream_max_seconds=settings.stream_max_seconds,
-        flush_ms=settings.flush_ms,
-        compress=settings.compress,
     )
 
 
@@ -245,7 +282,6 @@ def __getattr__(name: str) -> Any:
     """Make `gunicorn app:app` work although importing this module starts nothing."""
     if name != "app":
         raise AttributeError(name)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return create_app()
 
 

@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from streaming import access_settings, upstream_settings, values
 from streaming.access_settings import STRANGERS_RATE, ApiKeyText, CountText, JwtKey, Proxies, RateText, Secret
+from streaming.logs import LogFormat
 from streaming.upstream_settings import UpstreamSettings
 from streaming.wire.ask import FlushMs
 
@@ -35,6 +36,11 @@ Origin = Annotated[
         pattern=r"\A(\*|https?://(\*\.)?([0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?)\Z",
         description="origins such as https://example.com or https://*.example.com, with commas between, or * for all",
     ),
+]
+
+CollectorUrl = Annotated[
+    str,
+    Meta(pattern=r"\A(https?://[^\s/?#@]+(/[^\s?#]*)?|)\Z", description="http:// or https://, without user and query"),
 ]
 
 RedisUrl = Annotated[
@@ -105,6 +111,11 @@ class Settings:
     run_ttl_seconds: UpToAYear = 3600.0  # after the end
     conversation_ttl_seconds: UpToAYear = 86_400.0  # after the last turn
     conversation_max_turns: Count = 50  # the oldest go first: each turn sent again is paid again
+
+    log_format: LogFormat = "text"
+    log_sample: Annotated[float, Meta(ge=0, le=1)] = 1.0  # of the ordinary runs' lines
+    otel_exporter_otlp_endpoint: CollectorUrl = ""  # "" = no traces
+
     max_body_bytes: Size = 1 << 20  # of a request
     max_upload_bytes: Size = 15 << 20  # of a file for Dify
 

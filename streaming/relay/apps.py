@@ -16,6 +16,7 @@ from streaming.wire.dialects import Pieces
 from streaming.wire.dialects.dify_app import Parameters
 from streaming.wire.dialects.dify_files import USUAL, Upload, clean_name, kind_of, media_type_of
 from streaming.wire.errors import Refusal
+from streaming.wire.trace import Trace
 
 PARAMETERS_WAIT_SECONDS = 2.0  # a page waits for them; one that shows later what it can ask is better than none
 SUGGESTED_WAIT_SECONDS = 20.0  # below what routers cut
@@ -99,7 +100,7 @@ class Apps:
         kind, allowed = kind_of(name, limits)
         if allowed.max_bytes is not None and len(content) > allowed.max_bytes:
             raise Refusal("file_too_large", f"The file is larger than the Dify app takes ({allowed.max_bytes} bytes).")
-        stored = calls.upload(Upload(name=name, media_type=media_type_of(name), content=content), user)
+        stored = calls.upload(Upload(name=name, media_type=media_type_of(name), content=content), user, caller.trace)
         self._owners.note_file(stored.id, caller.owner)
         return Uploaded(
             id=stored.id,
@@ -111,10 +112,10 @@ class Apps:
             upstream=upstream,
         )
 
-    def rate(self, run: Run, rating: str | None, content: str | None) -> None:
+    def rate(self, run: Run, rating: str | None, content: str | None, trace: Trace | None = None) -> None:
         """Rate a run's answer; `rating` None takes it back. Raises Failure, Refusal."""
         calls, message_id = self._message(run, "ratings")
-        calls.rate(message_id, rating, content)
+        calls.rate(message_id, rating, content, trace)
 
     def suggested(self, run: Run) -> list[str] | None:
         """Return questions to go on with after a run's answer; None = not yet. Raises Failure, Refusal."""

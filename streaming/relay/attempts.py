@@ -12,6 +12,7 @@ import gevent
 
 from streaming.relay.breaker import OPEN_SECONDS, Breaker, Permit
 from streaming.relay.interrupt import Interrupted, Interruptible
+from streaming.relay.observing import Observer, UpstreamCalled
 from streaming.relay.upstream import Exchange, Sink, Upstream
 from streaming.wire.dialects import Verdict
 from streaming.wire.errors import BUSY_RETRY_AFTER_SECONDS, Failure
@@ -38,7 +39,7 @@ class Candidate:
 
 class Attempts:
     """See upstream.Exchange. `call(upstream, sink)` makes one exchange; `accepted(upstream, tries, …)` is told of
-    the one that was taken; `append` gets its events."""
+    the one that was taken; `append` gets its events. `asked` was asked last, in `tries` calls of all in all."""
 
     def __init__(
         self,
@@ -49,15 +50,18 @@ class Attempts:
         call: Callable[[Upstream, Sink], Exchange],
         accepted: Callable[[Upstream, int, float | None], None],
         append: Callable[[Event], None],
+        observer: Observer,
     ) -> None:
         self.answering: Upstream | None = None
+        self.asked = candidates[0].upstream
+        self.tries = 0
         self._candidates = candidates
         self._max_tries = max_tries
         self._max_seconds = max_seconds
         self._call = call
         self._accepted = accepted
         self._append = append
-        self._tries = 0
+        self._observer = observer
         self._exchange: Exchange | None = None
         self._pause = Interruptible()
         self._stopping = False
@@ -90,6 +94,7 @@ class Attempts:
 
     def _try(self, candidate: Candidate) -> Verdict:
         """Ask one upstream, again and again while that may help. Raises Failure."""
+        self.asked = candidate.upstream
         permit = candidate.breaker.admit()
         if permit is None:
             raise Failure("upstream_busy", retry_after=candidate.breaker.retry_after_seconds(), remedy="elsewhere")
@@ -107,7 +112,7 @@ class Attempts:
     def _call_until_accepted(self, upstream: Upstream, permit: Permit) -> Verdict:
         for number in range(self._max_tries):
             try:
-                return self._call_once(upstream, permit)
+                return self._call_once(upstream, permit, is_retry=number > 0)
             except Failure as error:
                 delay = _delay_seconds(number, error.retry_after)
                 last = number + 1 == self._max_tries
@@ -119,20 +124,28 @@ class Attempts:
                 gevent.sleep(delay)
         raise AssertionError("max_tries is at least 1")
 
-    def _call_once(self, upstream: Upstream, permit: Permit) -> Verdict:
+    def _call_once(self, upstream: Upstream, permit: Permit, *, is_retry: bool) -> Verdict:
         if self._exchange is not None:
             self._exchange.close()
         if self._stopping:
             raise Interrupted
-        self._tries += 1
+        self.tries += 1
         sink = Sink(accepted=partial(self._was_accepted, upstream, permit), append=self._append)
         self._exchange = self._call(upstream, sink)
-        return self._exchange.run()
+        result = "interrupted"
+        try:
+            return self._exchange.run()
+        except Failure as failure:
+            result = failure.code
+            raise
+        finally:
+            result = "accepted" if self.answering is not None else result
+            self._observer(UpstreamCalled(upstream=upstream.name, result=result, is_retry=is_retry))
 
     def _was_accepted(self, upstream: Upstream, permit: Permit, connect_ms: float | None) -> None:
         permit.succeeded()
         self.answering = upstream
-        self._accepted(upstream, self._tries, connect_ms)
+        self._accepted(upstream, self.tries, connect_ms)
 
     def stop(self, within_seconds: float) -> None:
         """See upstream.Exchange."""

@@ -4,6 +4,8 @@ from typing import Literal
 
 import msgspec
 
+from streaming.wire.trace import Trace
+
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """Who asks. `owner` is whose conversations, keys, chats and files these are; None: whoever holds their ids.
@@ -15,7 +17,8 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
     `account` is what is counted under; `crowd` counts beside it, for all visitors behind one address. `tier` names the
     limits of a known caller, None = the usual ones. `user` is what upstreams are told in the place of what the ask
-    says; None = what it says. `request_id` is the HTTP request's that came with it, for upstreams that note it.
+    says; None = what it says. `request_id` is the HTTP request's that came with it, for upstreams that note it, and
+    `trace` its trace; None = none.
     """
 
     owner: str | None = None
@@ -25,3 +28,4 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     tier: str | None = None
     user: str | None = None
     request_id: str | None = None
+    trace: Trace | None = None

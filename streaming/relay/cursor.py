@@ -90,7 +90,10 @@ class Cursor:
     What is there already, the first token and the end never wait.
 
     Made by Run.follow; whoever made it must `close` it. `close` may be called from anywhere, any number of times.
+    `open_ones`: how many there are in this process.
     """
+
+    open_ones = 0
 
     def __init__(self, run: "Run", after: int, on_close: Callable[[bool], None], flush_seconds: float = 0.0) -> None:
         self.seq = after
@@ -106,6 +109,7 @@ class Cursor:
         self._sleeper = Sleeper()
         self._watcher = self._appended if flush_seconds else self._sleeper.wake
         run.log.watch(self._watcher)
+        Cursor.open_ones += 1
 
     def read(self, timeout_seconds: float) -> list[Entry]:
         """Return the next events; wait for them at most `timeout_seconds`, 0 = not at all.
@@ -164,6 +168,7 @@ class Cursor:
         if self._closed:
             return
         self._closed = True
+        Cursor.open_ones -= 1
         self._run.log.unwatch(self._watcher)
         self._sleeper.wake()
         self._on_close(by_us)

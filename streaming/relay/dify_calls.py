@@ -24,6 +24,7 @@ from streaming.wire.dialects.dify_app import (
 )
 from streaming.wire.dialects.dify_files import Upload
 from streaming.wire.errors import Failure, Refusal
+from streaming.wire.trace import Trace
 
 ANSWER_MAX_BYTES = 256 * 1024  # of one answer: more is nothing that a page could show
 CALL_SECONDS = 10.0  # against an upstream that takes a call and says nothing
@@ -62,14 +63,14 @@ class DifyCalls:
         """Return what the app tells of itself, None where it did not within this time; see Fetched.get."""
         return self._parameters.get(wait_seconds)
 
-    def upload(self, upload: Upload, user: str) -> Stored:
+    def upload(self, upload: Upload, user: str, trace: Trace | None = None) -> Stored:
         """Store a file. Raises Failure, Refusal."""
-        request = self._app.upload(upload, user, boundary=secrets.token_hex(16))
+        request = self._app.upload(upload, user, boundary=secrets.token_hex(16)).traced(trace)
         return read_stored(self._call(request, UPLOAD_SECONDS), upload)
 
-    def rate(self, message_id: str, rating: str | None, content: str | None) -> None:
+    def rate(self, message_id: str, rating: str | None, content: str | None, trace: Trace | None = None) -> None:
         """Rate an answer; `rating` None takes it back. Raises Failure, Refusal."""
-        request = self._app.rating(message_id, self._user(message_id), rating, content)
+        request = self._app.rating(message_id, self._user(message_id), rating, content).traced(trace)
         read_rated(self._call(request, CALL_SECONDS), rating)
 
     def suggested(self, message_id: str, wait_seconds: float) -> list[str] | None:

@@ -10,6 +10,7 @@ import msgspec
 from streaming.relay.conversations import CLAIMS
 from streaming.relay.cursor import Sleeper
 from streaming.relay.leases import LEASE_SECONDS, Leases
+from streaming.relay.observing import Observer, nobody
 from streaming.relay.others import TAG_CHARACTERS, new_tag
 from streaming.relay.own_run import OwnRun
 from streaming.relay.reader import Reader
@@ -33,9 +34,17 @@ _decode = msgspec.msgpack.Decoder(tuple[str, str, list[str], bool]).decode
 class Elsewhere:
     """See others.Others. `start` before use."""
 
-    def __init__(self, url: str, *, tls_insecure: bool = False, run_seconds: float, ttl_seconds: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls_insecure: bool = False,
+        run_seconds: float,
+        ttl_seconds: float,
+        observer: Observer = nobody,
+    ) -> None:
         self.tag = new_tag()
-        self._link = link = Link(url, tls_insecure=tls_insecure)
+        self._link = link = Link(url, tls_insecure=tls_insecure, observer=observer)
         self._outbox = Outbox(link)
         self.store = store = RedisStore(link, self._outbox)
         self._journal = Journal(self.tag, link, run_seconds=run_seconds, ttl_seconds=ttl_seconds)
@@ -82,6 +91,11 @@ class Elsewhere:
         if not self._leases.held_once:
             return "starting"
         return "store_unavailable" if self._journal.outage_seconds > OUTAGE_SECONDS else "ready"
+
+    @property
+    def lag_seconds(self) -> float:
+        """See others.Others."""
+        return self._journal.lag_seconds
 
     def refuse_if_away(self) -> None:
         """See others.Others."""

@@ -49,11 +49,12 @@ class HttpExchange:
         self._dialect = dialect
         self._session = session
         self._limits = limits
-        self._request = dialect.request(ask, context)
+        self._request = dialect.request(ask, context).traced(context.trace)
         self._reader: Reader = dialect.reader(context)
         self._sink = sink
         self._app = app
         self._user = context.user
+        self._trace = context.trace
         self._work = Interruptible()
         self._response: requests.Response | None = None
         self._body: Body | None = None
@@ -205,7 +206,7 @@ class HttpExchange:
 
     def _post_stop(self, request: Request) -> bool:
         try:
-            response = self._session.open(request, self._limits).response
+            response = self._session.open(request.traced(self._trace), self._limits).response
         except Failure:
             return False
         read_refusal(response)

@@ -27,6 +27,10 @@ class Others(Protocol):
     def state(self) -> str:
         """Return "starting", "ready", or "store_unavailable": away for longer than anybody would wait."""
 
+    @property
+    def lag_seconds(self) -> float:
+        """Return for how long the oldest event has been waiting for the shared store, 0 = none waits."""
+
     def close(self) -> None:
         """Write what there is and stop, for the end of the process: all its runs have ended."""
 

@@ -10,6 +10,8 @@ import msgspec
 from streaming.relay.attempts import Attempts
 from streaming.relay.conversations import Turn
 from streaming.relay.interrupt import Interrupted
+from streaming.relay.observing import RunEnded
+from streaming.relay.pace import Pace
 from streaming.relay.presence import Presence
 from streaming.relay.run import STOP_SECONDS, Run
 from streaming.relay.store import Log
@@ -19,6 +21,7 @@ from streaming.wire.dialects import Verdict
 from streaming.wire.errors import Failure
 from streaming.wire.events import End, Entry, Event, Reasoning, Replace, Start, Timing, Token, Upstream, Usage
 from streaming.wire.journal import decode_end
+from streaming.wire.trace import Trace
 from streaming.wire.usage import RunningDigest, estimate
 
 log = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ class OwnRun(Run):
     """See run.Run.
 
     `on_end(run, reason)` is called once, just before the `end` is written: what it stores is there when the first
-    subscriber sees the end. `on_ended(run)` is called once, right behind it.
+    subscriber sees the end. `on_ended(run)` is called once, right behind it, when `attempts` is still there.
     """
 
     def __init__(
@@ -50,20 +53,24 @@ class OwnRun(Run):
         self._max_bytes = max_bytes
         self._on_end = on_end
         self._on_ended = on_ended
+        self._pace = Pace()
+        self._created = time.time()
         self._begun = time.monotonic()
+        self._stop_asked: float | None = None  # monotonic
         self._ending: str | None = None  # stopped, abandoned or interrupted: asked for, not yet in the log
         self._given_end: Entry | None = None
         self._accepted = False
         self._timing: dict[str, float] = {}
         self._digest = RunningDigest()
-        created = int(time.time())
-        self._write(Start(run_id=id, conversation_id=turn.conversation_id, created=created))
+        self._write(Start(run_id=id, conversation_id=turn.conversation_id, created=int(self._created)))
 
     def end_early(self, reason: str, within_seconds: float = STOP_SECONDS) -> None:
         """See run.Run."""
         if self.ended:
             return
         self._ending = self._ending or reason
+        if reason == "stopped" and self._stop_asked is None:
+            self._stop_asked = time.monotonic()
         if self.attempts is not None:
             self.attempts.stop(within_seconds)
 
@@ -97,8 +104,10 @@ class OwnRun(Run):
             self._digest.add(event.text)
         elif isinstance(event, Replace):
             self._digest.replace(event.text)
-        if "first_token" not in self._timing and isinstance(event, Token | Reasoning):
-            self._timing["first_token"] = self._elapsed_ms()
+        if isinstance(event, Token | Reasoning):
+            self._pace.token()
+            if "first_token" not in self._timing:
+                self._timing["first_token"] = self._elapsed_ms()
 
     def _write(self, event: Event, seq: int | None = None) -> None:
         data = jsontext.dumps(event)
@@ -144,8 +153,30 @@ class OwnRun(Run):
         finally:
             self.end = end
             self._write(end, seq)
-            self.attempts, self.turn = None, self.turn.remains()
             self._on_ended(self)
+            self.attempts, self.turn = None, self.turn.remains()
+            del self._pace  # the run is kept, its pace has been told
+
+    def ending(self, owner: str | None, request_id: str | None, trace: Trace | None, model: str | None) -> RunEnded:
+        """Return what observers learn at the end; `model` None = the upstream's configured one."""
+        assert self.attempts is not None
+        assert self.end is not None
+        asked = self.attempts.asked
+        return RunEnded(
+            run_id=self.id,
+            owner=owner,
+            request_id=request_id,
+            trace=trace,
+            upstream=asked.name,
+            dialect=asked.dialect_name,
+            model=model or asked.model,
+            tries=self.attempts.tries,
+            resumes=self.resumes,
+            began=self._created,
+            stop_seconds=None if self._stop_asked is None else time.monotonic() - self._stop_asked,
+            pace=self._pace,
+            end=self.end,
+        )
 
     def _describe(self, verdict: Verdict, attempts: Attempts) -> End:
         """Return the end, proved to be JSON."""

@@ -45,6 +45,7 @@ class Run:
         self.last_seq = 0
         self.has_token = False  # from just before the first one is in the log
         self.presence: Attendance | None = None
+        self.resumes = 0  # of its subscribers at this worker, and before the end
 
     def follow(self, after: int, flush_seconds: float = 0.0) -> Cursor:
         """Return a cursor behind event `after`; close it. `flush_seconds`: see Cursor."""

@@ -17,6 +17,7 @@ from streaming.relay.caller import Caller
 from streaming.relay.chats import ANONYMOUS_MIN_CHARACTERS
 from streaming.relay.conversations import Conversation, Conversations, Turn
 from streaming.relay.idempotency import Idempotency
+from streaming.relay.observing import Observer, nobody
 from streaming.relay.others import TAG_CHARACTERS, Others, new_tag
 from streaming.relay.own_run import OwnRun
 from streaming.relay.owners import Owners
@@ -62,8 +63,10 @@ class Runs:
         allowance: Allowance,
         owners: Owners,
         others: Others | None = None,
+        observer: Observer = nobody,
     ) -> None:
         self._others = others
+        self._observer = observer
         self._tag = others.tag if others is not None else new_tag()
         self._candidates = {upstream.name: Candidate(upstream) for upstream in upstreams}
         self._store = store
@@ -114,6 +117,8 @@ class Runs:
 
     def _start(self, ask: Ask, caller: Caller, run_id: str, implied: str | None) -> Run:
         self._refuse_if_full()
+        if caller.trace is not None:  # over a WebSocket a caller may start many runs
+            caller = msgspec.structs.replace(caller, trace=caller.trace.renewed(secrets.token_hex(8)))
         self._allowance.check(caller, ask)
         if caller.user is not None:
             ask = msgspec.structs.replace(ask, user=caller.user)
@@ -121,7 +126,7 @@ class Runs:
         conversation = self._conversations.find(ask.conversation_id or implied, caller.owner)
         candidates = self._candidates_for(ask, conversation)
         turn = self._conversations.turn(ask, conversation, candidates[0].upstream, caller.owner)
-        turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id)
+        turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id, trace=caller.trace)
         self._allowance.charge(caller, run_id)
         self.owners.note_run(run_id, caller.owner)
         run = OwnRun(
@@ -130,7 +135,7 @@ class Runs:
             log=self._store.new_log(run_id),
             max_bytes=self._bounds.run_max_bytes,
             on_end=self._on_end,
-            on_ended=partial(self._on_ended, caller),
+            on_ended=partial(self._on_ended, caller, ask.model),
         )
         attempts = Attempts(
             candidates,
@@ -139,6 +144,7 @@ class Runs:
             call=lambda upstream, sink: upstream.exchange(ask, turn.context, sink),
             accepted=partial(run.accepted, model=ask.model),
             append=run.append,
+            observer=self._observer,
         )
         try:
             self._conversations.claim(turn, run_id)
@@ -217,6 +223,10 @@ class Runs:
         """Return how many runs are unfinished and how many are kept for resuming."""
         return {"unfinished": len(self._unfinished), "ended": len(self._ended)}
 
+    def breakers(self) -> dict[str, str]:
+        """Return the state of each upstream's breaker."""
+        return {name: candidate.breaker.state for name, candidate in self._candidates.items()}
+
     # -- ending and forgetting -------------------------------------------------------------------------------------
 
     def _on_end(self, run: OwnRun, reason: str) -> None:
@@ -227,12 +237,13 @@ class Runs:
         finally:
             self._conversations.release(run.turn, run.id)
 
-    def _on_ended(self, caller: Caller, run: OwnRun) -> None:
+    def _on_ended(self, caller: Caller, model: str | None, run: OwnRun) -> None:
         del self._unfinished[run.id]
         self._ended[run.id] = (run, time.monotonic())
         self._make_room()
         self._sweep_later()
         self._allowance.settle(caller, run.id, run.end.usage if run.end is not None else None)
+        self._observer(run.ending(caller.account or None, caller.request_id, caller.trace, model))
 
     def _keep_turn(self, turn: Turn, run: OwnRun, reason: str) -> None:
         if turn.conversation is None or run.attempts is None:

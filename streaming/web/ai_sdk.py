@@ -14,6 +14,7 @@ from streaming.relay.chats import Chat
 from streaming.relay.run import Run
 from streaming.web.asking import query, read_body, read_flush_ms, read_json, with_key
 from streaming.web.relay import Relay, current_caller, current_relay
+from streaming.web.resuming import came_back
 from streaming.web.routes import STOP_WAIT_SECONDS, refuse_what_nobody_reads, stop
 from streaming.web.streams import stream_run
 from streaming.wire import ui_messages
@@ -76,11 +77,13 @@ def resume(chat_id: str) -> Response:
     if run is None:
         return Response(status=204)
     if not index:
+        came_back(run, 0, relay.observer)
         return _stream(relay, run, AiSdk(message_id=relay.chats.continued(run.id)), flush_ms)
     count = count_chunks(run.entries())
     start = index if index > 0 else max(0, count + index)
     if not is_ahead(run, start, count):
         return Response(status=204)
+    came_back(run, 0, relay.observer)
     message_id = relay.chats.continued(run.id) if start == 0 else None  # the first chunk tells it
     response = _stream(relay, run, AiSdk(skip=start, message_id=message_id), flush_ms)
     if index < 0:

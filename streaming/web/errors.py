@@ -9,7 +9,10 @@ from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
+from streaming.relay.observing import Refused
+from streaming.web.relay import current_relay
 from streaming.web.streams import json_response
+from streaming.wire import trace
 from streaming.wire.ask import AskError
 from streaming.wire.errors import Failure, Refusal
 from streaming.wire.formats.openai import error_object
@@ -42,6 +45,8 @@ def install(app: Flask) -> None:
 def _take_request_id() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
+    headers = request.headers.get("traceparent", ""), request.headers.get("tracestate", "")
+    g.trace = trace.parse(*headers, span_id=secrets.token_hex(8)) or current_relay().new_trace()
 
 
 def _finish(response: Response) -> Response:
@@ -75,7 +80,20 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
         response.headers["Retry-After"] = str(refusal.retry_after)
     if refusal.code == "method_not_allowed" and request.url_rule is not None:  # a HEAD that would cost a generation
         response.headers["Allow"] = ", ".join(sorted((request.url_rule.methods or set()) - {"HEAD"}))
+    tell_refused(refusal)
     return response
+
+
+def tell_refused(refusal: Refusal) -> None:
+    """Tell the observers that the current request is refused."""
+    told = Refused(
+        code=refusal.code,
+        status=refusal.status,
+        endpoint=request.endpoint,
+        request_id=g.request_id,
+        trace=g.trace,
+    )
+    current_relay().observer(told)
 
 
 def _failure(failure: Failure) -> Response:

@@ -3,7 +3,7 @@
 from typing import Annotated, Literal
 
 import msgspec
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, g, request
 from msgspec import Meta
 
 from streaming.relay.run import Run
@@ -34,7 +34,7 @@ def rate(run_id: str) -> Response:
     if not request.is_json:
         raise Refusal("unsupported_media_type", "Send application/json (curl: --json).")
     given = checked(read_json(request), Feedback)
-    relay.apps.rate(run, given.rating, given.content)
+    relay.apps.rate(run, given.rating, given.content, g.trace)
     return json_response(Rated())
 
 

@@ -46,6 +46,7 @@ def upload() -> Response:
             "too_many_uploads", "Too many uploads at once; try again shortly.", retry_after=BUSY_RETRY_AFTER_SECONDS
         )
     try:
+        caller = current_caller()
         with _received(request, relay.max_upload_bytes) as (name, content, fields):
             uploaded = relay.apps.upload(
                 name,

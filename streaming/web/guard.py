@@ -12,6 +12,7 @@ from streaming.web.addresses import client_address, is_local
 from streaming.web.credentials import TOKEN_MAX_CHARACTERS, ApiKeys, Tokens
 from streaming.web.visitors import Visitors
 from streaming.wire.errors import Refusal
+from streaming.wire.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +144,9 @@ def bearer(request: Request) -> str:
     return next((each.removeprefix(_BEARER_PROTOCOL) for each in offered if each.startswith(_BEARER_PROTOCOL)), "")
 
 
-def with_request(caller: Caller, request_id: str | None) -> Caller:
-    """Return the caller with the id of the request that it came with."""
-    return msgspec.structs.replace(caller, request_id=request_id)
+def with_request(caller: Caller, request_id: str | None, trace: Trace | None) -> Caller:
+    """Return the caller with the id and the trace of the request that it came with."""
+    return msgspec.structs.replace(caller, request_id=request_id, trace=trace)
 
 
 def _unauthorized(message: str) -> Refusal:

@@ -12,6 +12,7 @@ from flask import Blueprint, Response, current_app, render_template, request
 from streaming.relay.run import Run
 from streaming.web import accent
 from streaming.web.compression import chosen
+from streaming.web.errors import tell_refused
 from streaming.web.joining import joined_modules
 from streaming.web.look import Look, look_of
 from streaming.web.relay import current_relay
@@ -102,6 +103,7 @@ def _before(turns: list[tuple[Message, Message]], question: str, answer: str) ->
 def refused_page(refused: Refusal | AskError) -> Response:
     """Return a page for the current request's form, which was refused; what was written in it is still there."""
     refusal = refused if isinstance(refused, Refusal) else Refusal("bad_request", str(refused))
+    tell_refused(refusal)
     gone = refusal.code == "conversation_not_found"
     html = render_template(
         "refused.html",

@@ -7,6 +7,8 @@ from typing import Any
 from gunicorn import util
 from gunicorn.http import errors as http_errors
 
+from streaming.relay.observing import Refused
+
 _REFUSALS = {  # gunicorn's error -> status, reason phrase, code, message
     http_errors.LimitRequestLine: (
         414,
@@ -25,8 +27,9 @@ _BAD_REQUEST = (
 _INTERNAL = (500, "Internal Server Error", "internal", "The relay failed; the fault is on our side.")
 
 
-def refuse(client: Any, error: BaseException, log: Any) -> None:
-    """Write the refusal to the connection. Nothing of the request gets into the log: a URL can hold a prompt."""
+def refuse(client: Any, error: BaseException, log: Any) -> Refused:
+    """Write the refusal to the connection; return it. Nothing of the request gets into the log: a URL can hold a
+    prompt."""
     status, reason, code, message = _refusal_of(error)
     request_id = secrets.token_hex(16)
     if status == 500:
@@ -40,6 +43,7 @@ def refuse(client: Any, error: BaseException, log: Any) -> None:
         util.write_nonblock(client, head.encode() + body)
     except OSError:
         log.debug("the client of a refused request has gone")
+    return Refused(code=code, status=status, endpoint=None, request_id=request_id)
 
 
 def _refusal_of(error: BaseException) -> tuple[int, str, str, str]:

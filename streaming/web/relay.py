@@ -1,21 +1,34 @@
 """What every route works with; create_app puts it into the app's extensions."""
 
+import secrets
+from typing import TYPE_CHECKING
+
 from flask import current_app, g, request
 from gevent.lock import BoundedSemaphore
 
 from streaming.relay.apps import Apps
 from streaming.relay.caller import Caller
 from streaming.relay.chats import Chats
+from streaming.relay.levels import Meter
+from streaming.relay.observing import Observer
 from streaming.relay.runs import Runs
 from streaming.web.guard import Guard, with_request
 from streaming.web.streams import StreamSettings
+from streaming.wire.trace import Trace
+
+if TYPE_CHECKING:
+    from streaming.metrics import Metrics
+    from streaming.traces import Traces
 
 UPLOADS_AT_ONCE = 16  # each may hold MAX_UPLOAD_BYTES on disk
 PROBES_AT_ONCE = 16  # anybody may probe, and each holds a connection for up to an hour and a half
 
 
 class Relay:
-    """The parts, and the settings that more than one route needs. Fields are settings of the same names."""
+    """The parts, and the settings that more than one route needs. Fields are settings of the same names.
+
+    `traces` None = none are recorded.
+    """
 
     def __init__(
         self,
@@ -32,6 +45,10 @@ class Relay:
         crowded_at_connections: int,
         max_upload_bytes: int,
         embed_origins: tuple[str, ...],
+        observer: Observer,
+        metrics: "Metrics",
+        meter: Meter,
+        traces: "Traces | None",
     ) -> None:
         self.runs = runs
         self.guard = guard
@@ -44,13 +61,37 @@ class Relay:
         self.shutdown_grace_seconds = shutdown_grace_seconds
         self.max_upload_bytes = max_upload_bytes
         self.embed_origins = embed_origins
+        self.observer = observer
+        self._metrics = metrics
+        self._meter = meter
+        self._traces = traces
+        self._connections = 0
         self.upload_slots = BoundedSemaphore(UPLOADS_AT_ONCE)
         self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 
     def count_connections(self, number: int) -> None:
         """Take note of how many clients are connected; close to the limit only resumes are let in."""
+        self._connections = number
         self.runs.crowded = number >= self._crowded_at_connections
+
+    def measure(self) -> None:
+        """Tell the metrics how full this process is."""
+        self._metrics.measure(self._meter.read(), self._connections, self._crowded_at_connections)
+
+    def exposition(self) -> tuple[bytes, str]:
+        """Return what Prometheus reads, of all workers, and its media type."""
+        self.measure()
+        return self._metrics.exposition()
+
+    def new_trace(self) -> Trace | None:
+        """Return a trace for a request that came with none; None where nobody would record it."""
+        return Trace(trace_id=secrets.token_hex(16), span_id=secrets.token_hex(8)) if self._traces else None
+
+    def close(self) -> None:
+        """Let the last spans go, for the end of the process."""
+        if self._traces is not None:
+            self._traces.close()
 
 
 def current_relay() -> Relay:
@@ -62,4 +103,5 @@ def current_relay() -> Relay:
 
 def current_caller(*, visitors_too: bool = False) -> Caller:
     """Return who asks; `visitors_too`: a visitor's token will do. Raises Refusal: unauthorized, forbidden."""
-    return with_request(current_relay().guard.caller(request, visitors_too=visitors_too), g.request_id)
+    caller = current_relay().guard.caller(request, visitors_too=visitors_too)
+    return with_request(caller, g.request_id, g.trace)

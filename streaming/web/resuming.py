@@ -3,6 +3,7 @@
 import msgspec
 from flask import Request, Response
 
+from streaming.relay.observing import Observer, Resumed
 from streaming.relay.run import Run
 from streaming.relay.runs import is_run_id
 from streaming.web.asking import header, query
@@ -11,12 +12,25 @@ from streaming.wire.errors import Refusal
 from streaming.wire.events import LOST_END_SKIP, End, Entry
 from streaming.wire.formats import writes
 
+GONE = {"run_not_found", "run_expired", "other_instance"}
 MAX_SEQ_DIGITS = 15  # more than any log holds; int() of a longer text would only cost time
 
 
 def last_event_id(request: Request) -> str:
     """Return the header, or its query twin for clients that cannot set one; "" = a new stream."""
     return header(request, "Last-Event-ID") or query(request).get("last_event_id", "")
+
+
+def came_back(run: Run, after: int, observer: Observer) -> None:
+    """Take note of a client that goes on with a run."""
+    run.resumes += 1
+    observer(Resumed(result="over" if run.ended and after >= run.last_seq else "followed"))
+
+
+def found_nothing(refusal: Refusal, observer: Observer) -> None:
+    """Take note of a client that came back for a run which is gone."""
+    if refusal.code in GONE:
+        observer(Resumed(result="lost"))
 
 
 def stream_cursor(text: str) -> tuple[str, int]:

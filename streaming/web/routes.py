@@ -2,9 +2,10 @@
 
 from flask import Blueprint, Request, Response, request
 
+from streaming.relay.observing import DigestMismatched
 from streaming.relay.run import Run
 from streaming.web import resuming
-from streaming.web.asking import read_ask, read_body, read_flush_ms
+from streaming.web.asking import query, read_ask, read_body, read_flush_ms
 from streaming.web.bodies import Health, Readiness, Started, StillRunning
 from streaming.web.look import look_of
 from streaming.web.page import answer_page, refused_page
@@ -34,9 +35,11 @@ def _resume(cursor: str) -> Response:
     try:
         run = relay.runs.get(run_id)
     except Refusal as refusal:
+        resuming.found_nothing(refusal, relay.observer)
         return resuming.lost(refusal, run_id, after, name, relay.stream_settings)
     if not run.has(after):
         raise Refusal("bad_cursor", "The cursor lies beyond the run's last event.")
+    resuming.came_back(run, after, relay.observer)
     return respond(run, after, name, relay.stream_settings, f"{run.id}.", flush_ms)
 
 
@@ -113,15 +116,21 @@ def events(run_id: str) -> Response:
     try:
         run = relay.runs.get(run_id)
     except Refusal as refusal:
+        resuming.found_nothing(refusal, relay.observer)
         return resuming.come_back(refusal, run_id, negotiated(request), relay.stream_settings)
     after, flush_ms = resuming.events_cursor(request, run), read_flush_ms(request)
+    if after:
+        resuming.came_back(run, after, relay.observer)
     return respond(run, after, negotiated(request), relay.stream_settings, flush_ms=flush_ms)
 
 
 @routes.get("/runs/<run_id>")
 def snapshot(run_id: str) -> Response:
     """Return what there is so far."""
-    run = current_relay().runs.get(run_id)
+    relay = current_relay()
+    run = relay.runs.get(run_id)
+    if query(request).get("mismatch") == "1":  # our page found that its text was not the answer
+        relay.observer(DigestMismatched())
     if run.presence is not None:
         run.presence.seen()
     if _wants_page(request):

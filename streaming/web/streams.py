@@ -11,6 +11,7 @@ import msgspec
 from flask import Request, Response, request, stream_with_context
 
 from streaming.relay.cursor import Cursor
+from streaming.relay.observing import Heartbeat, Observer, Streamed
 from streaming.relay.run import Run
 from streaming.web.asking import query
 from streaming.web.compression import Compress, compress_stream
@@ -37,13 +38,14 @@ STREAM_HEADERS = {
 
 
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the same names. `stream_max_seconds` 0 = a stream is never rolled over."""
+    """Settings of the same names, and who is told. `stream_max_seconds` 0 = a stream is never rolled over."""
 
     heartbeat_seconds: float
     retry_ms: int
     stream_max_seconds: float
     flush_ms: int
     compress: Compress
+    observer: Observer
 
 
 def negotiated(request: Request) -> str:
@@ -100,7 +102,7 @@ def stream_run(
     if isinstance(format_, Sse | Ndjson):
         send_away_on_drain(request.environ, cursor.send_away)
     watch = watch_peer(request.environ, partial(_leave, cursor), discard=True)
-    body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds)
+    body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds, settings.observer)
     response = streaming_response(body, format_, run.id, on_close=partial(_leave, cursor, watch=watch))
     compress_stream(response, settings.compress, live=not run.ended)
     return response
@@ -142,15 +144,18 @@ def streaming_response(
     return response
 
 
-def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds: float) -> Iterator[bytes]:
+def _body(
+    cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds: float, observer: Observer
+) -> Iterator[bytes]:
     """Yield one write at a time; gunicorn sends each at once. The first one sends the headers, whatever there is."""
     now = time.monotonic()
     deadline = now + max_seconds if max_seconds else float("inf")
     ping_at = now + heartbeat_seconds  # of silence, whatever events come that the format does not show
-    rolled_over = False
+    rolled_over, sent_bytes = False, 0
     try:
         first = b""
         for first in writes(format_, cursor.read(0), format_.opening()):
+            sent_bytes += len(first)
             yield first
         if not first:
             yield b""
@@ -158,6 +163,7 @@ def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds
             entries = cursor.read(max(0.001, min(ping_at, deadline) - time.monotonic()))
             write = b""
             for write in writes(format_, entries):
+                sent_bytes += len(write)
                 yield write
             now = time.monotonic()
             rolled_over = now >= deadline or cursor.sent_away
@@ -165,6 +171,7 @@ def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds
             if write or silent:
                 ping_at = now + heartbeat_seconds
             if silent and not cursor.done and not rolled_over and (ping := format_.ping()):
+                observer(Heartbeat())
                 yield ping
         if not cursor.complete and not rolled_over and not cursor.sent_away:
             raise BodyAborted("the client looks gone; if it only half-closed, it must not take this for an end")
@@ -175,6 +182,7 @@ def _body(cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds
         raise _aborted() from None
     finally:
         cursor.close(by_us=rolled_over)
+        observer(Streamed(format=format_.name, size_bytes=sent_bytes))
 
 
 def _aborted() -> ConnectionResetError:

@@ -48,7 +48,7 @@ def serve(socket: BoundedServer) -> None:
             socket.close(UNAUTHORIZED, refusal.message)
             socket.await_close()
             return
-    Session(socket, relay, caller, g.request_id).serve()
+    Session(socket, relay, caller, g.request_id, g.trace).serve()
 
 
 @websocket.get("/ws")

@@ -13,6 +13,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from streaming.relay.observing import SlowClientDropped
 from streaming.web.connection import ClientSocket
 from streaming.web.refusing import refuse
 from streaming.web.relay import Relay
@@ -69,14 +70,15 @@ class RelayWorker(GeventWorker):
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""
-        refuse(client, exc, self.log)
+        self._relay.observer(refuse(client, exc, self.log))
 
     # -- the worker's life -----------------------------------------------------------------------------------------
 
     def handle_exit(self, sig: Any, frame: Any) -> None:
         """SIGTERM: the platform's clock runs, and no new run begins from here on."""
         self._told_to_stop = time.monotonic()
-        self._relay.runs.drain()
+        if hasattr(self, "wsgi"):  # or the app is still being loaded: it takes no run before `run` sees that it is over
+            self._relay.runs.drain()
         super().handle_exit(sig, frame)
 
     def handle_quit(self, sig: Any, frame: Any) -> None:
@@ -97,10 +99,12 @@ class RelayWorker(GeventWorker):
         while self.alive:
             self.notify()
             self._drop_stuck()
+            self._relay.measure()
             gevent.sleep(LOOK_SECONDS)
         for server in servers:
             server.close()
         self._drain()
+        self._relay.close()
 
     def _drop_stuck(self) -> None:
         """Drop who has taken nothing for too long; a subscriber's run goes on without it."""
@@ -108,6 +112,7 @@ class RelayWorker(GeventWorker):
         for client in list(self._clients):
             if client.blocked_since is not None and client.blocked_since < too_old:
                 client.drop()
+                self._relay.observer(SlowClientDropped())
 
     def _drain(self) -> None:
         """Let runs finish inside the window, end the rest, and return as soon as nobody is left."""
@@ -119,6 +124,7 @@ class RelayWorker(GeventWorker):
             self.notify()
             self._drop_stuck()
             self._let_idle_go()
+            self._relay.measure()
             now = time.monotonic()
             if runs.moving:
                 self._send_away()

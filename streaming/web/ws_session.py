@@ -14,12 +14,13 @@ from wsproto.frame_protocol import CloseReason
 
 from streaming.relay.caller import Caller
 from streaming.relay.cursor import Cursor
+from streaming.relay.observing import Refused, Streamed
 from streaming.relay.run import Run
 from streaming.relay.runs import FULL_RETRY_AFTER_SECONDS, is_run_id
 from streaming.web.errors import as_refusal
 from streaming.web.guard import with_request
 from streaming.web.relay import Relay
-from streaming.web.resuming import goes_on
+from streaming.web.resuming import came_back, found_nothing, goes_on
 from streaming.web.ws_socket import BoundedServer
 from streaming.wire import ask as asks
 from streaming.wire import jsontext
@@ -28,6 +29,7 @@ from streaming.wire.errors import Refusal
 from streaming.wire.events import EndError, Entry
 from streaming.wire.formats import writes
 from streaming.wire.formats.ws import Ws, text_frame
+from streaming.wire.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -76,17 +78,24 @@ class Session:
     """
 
     def __init__(
-        self, socket: BoundedServer, relay: Relay, caller: Caller | None, request_id: str | None = None
+        self,
+        socket: BoundedServer,
+        relay: Relay,
+        caller: Caller | None,
+        request_id: str = "",
+        trace: Trace | None = None,
     ) -> None:
         self._socket = socket
         self._client = socket.sock
         self._relay = relay
         self._caller = caller  # None = nobody who may ask
         self._request_id = request_id
+        self._trace = trace
         self._followed: dict[Cursor, str] = {}  # and its run's id
         self._followers = Group()
         self._conversation_id: str | None = None
         self._active_at = time.monotonic()
+        self._sent_bytes = 0
         self._handlers: dict[str, Callable[[dict[str, Any], Any], None]] = {
             "auth": self._auth,
             "ask": self._ask,
@@ -138,6 +147,7 @@ class Session:
         self._client.on_let_go = None
         self._client.drop()
         self._followers.join()
+        self._relay.observer(Streamed(format=Ws.name, size_bytes=self._sent_bytes))
 
     # -- messages --------------------------------------------------------------------------------------------------
 
@@ -165,7 +175,7 @@ class Session:
     def _auth(self, fields: dict[str, Any], ref: Ref) -> None:
         token = checked(fields, Auth).token
         if self._relay.guard.knows:
-            self._caller = with_request(self._relay.guard.known(token), self._request_id)
+            self._caller = with_request(self._relay.guard.known(token), self._request_id, self._trace)
         elif self._caller is None:
             raise Refusal("unauthorized", "This relay takes no keys and no tokens.")
         self._say("authorized", ref)
@@ -198,8 +208,14 @@ class Session:
 
     def _follow(self, fields: dict[str, Any], ref: Ref) -> None:
         follow = checked(fields, Follow)
-        run = self._relay.runs.get(follow.run_id)
+        try:
+            run = self._relay.runs.get(follow.run_id)
+        except Refusal as refusal:
+            found_nothing(refusal, self._relay.observer)
+            raise
         after = goes_on(run, "" if follow.after is None else str(follow.after))
+        if after:
+            came_back(run, after, self._relay.observer)
         if run.ended and after >= run.last_seq:
             self._say("ended", ref, run.id)
         elif len(self._followed) >= FOLLOWED_MAX:
@@ -251,9 +267,19 @@ class Session:
 
     def _write(self, entries: list[Entry], format_: Ws) -> None:
         for frames in writes(format_, entries):
+            self._sent_bytes += len(frames)
             self._socket.write(frames)
 
     def _refuse(self, refusal: Refusal, ref: Ref, fields: dict[str, Any]) -> None:
+        self._relay.observer(
+            Refused(
+                code=refusal.code,
+                status=refusal.status,
+                endpoint="websocket",
+                request_id=self._request_id,
+                trace=self._trace,
+            )
+        )
         error = EndError(
             code=refusal.code,
             message=refusal.message,

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from streaming.wire.trace import Trace
+
 # Each limit stops one request from costing more than a person's question can need; MAX_BODY_BYTES bounds the sum.
 Name = Annotated[str, Meta(min_length=1, max_length=256)]
 FlushMs = Annotated[int, Meta(ge=0, le=5000)]
@@ -85,6 +87,7 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
     conversation_id: str | None = None  # the upstream's own, where it keeps conversations
     user: str
     request_id: str | None = None  # of the HTTP request that asked, for upstreams that note it
+    trace: Trace | None = None  # in whose name the upstream is called
 
 
 ALIASES = {"query": "prompt"}

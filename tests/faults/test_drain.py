@@ -13,6 +13,7 @@ import requests
 
 from tests.live import Call, Relay, scripted, wait_until
 from tests.live import relay as run_relay
+from tests.redis_server import redis_server
 from tests.relay.support import DONE, FINISH, token_chunk
 from tests.web.client import Response, read_head, request
 
@@ -336,3 +337,12 @@ def test_there_is_one_worker_whatever_is_asked_and_the_log_says_why(how: dict[st
         assert len(children) == 1
         assert "1 worker" in server.log()
         assert "memory" in server.log()
+
+
+def test_a_worker_that_is_still_loading_is_no_reason_to_fail() -> None:
+    with redis_server() as redis:
+        for _ in range(3):
+            with run_relay(UPSTREAM="demo", REDIS_URL=redis.url, WEB_CONCURRENCY="2") as server:
+                terminate(server)  # one of the two is ready
+                awaited_exit(server, LOOK_SECONDS)
+                assert "Traceback" not in server.log()

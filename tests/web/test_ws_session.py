@@ -11,6 +11,7 @@ from simple_websocket.errors import ConnectionClosed
 
 from streaming.relay.caller import Caller
 from streaming.relay.demo import DemoExchange, DemoUpstream
+from streaming.relay.observing import nobody
 from streaming.relay.upstream import Sink
 from streaming.web.connection import ClientSocket
 from streaming.web.ws_session import Session
@@ -52,7 +53,9 @@ def test_the_start_leaves_before_the_upstream_is_called() -> None:
             g.request_id = "abc-1"
             opened = BoundedServer(environ, pong_seconds=20, ping_interval=20, max_message_size=1000)
         assert client.recv(65536).startswith(b"HTTP/1.1 101 ")
-        relay = SimpleNamespace(runs=all_runs, ws_idle_seconds=20, stream_settings=SimpleNamespace(flush_ms=0))
+        relay = SimpleNamespace(
+            runs=all_runs, ws_idle_seconds=20, stream_settings=SimpleNamespace(flush_ms=0), observer=nobody
+        )
         session = gevent.spawn(_served, Session(opened, relay, Caller()))
         client.sendall(masked(json.dumps({"type": "ask", "prompt": "hi"})))
         while b'"type":"token"' not in client.recv(65536):

@@ -86,6 +86,7 @@ class Journal:
         self._writings: dict[str, Writing] = {}
         self._ended: deque[tuple[float, Writing]] = deque()  # when (monotonic); the oldest first
         self._grown: list[Writing] = []
+        self._grown_since: float | None = None  # monotonic: the oldest event that Redis has not confirmed
         self._to_store: deque[tuple[float, Writing]] = deque()  # since when (monotonic), 0 = at once; in this order
         self._oldest_id = "0"  # of the journal
         self._breaks = link.breaks
@@ -121,6 +122,12 @@ class Journal:
         """Return for how long Redis has been taking nothing, 0 = it does."""
         return 0.0 if self._failing_since is None else time.monotonic() - self._failing_since
 
+    @property
+    def lag_seconds(self) -> float:
+        """Return for how long the oldest event has been waiting, 0 = none waits."""
+        since = self._grown_since or self._failing_since
+        return 0.0 if since is None else time.monotonic() - since
+
     def close(self) -> None:
         """Write what there is, within CLOSE_SECONDS, and stop."""
         self._closed = True
@@ -134,6 +141,7 @@ class Journal:
         if not writing.grew:
             writing.grew = True
             self._grown.append(writing)
+            self._grown_since = self._grown_since or time.monotonic()
         if writing.urgent:
             self._urgent = True
             self._sleeper.wake()
@@ -198,7 +206,9 @@ class Journal:
             refused = not self._stream_took(took[0], store) or refused
         if refused:
             self._fails()
-        elif self._failing_since is not None and commands:
+            return
+        self._grown_since = time.monotonic() if self._grown else None
+        if self._failing_since is not None and commands:
             log.warning("Redis is back after %.1f s", self.outage_seconds)
             self._failing_since = None
 

@@ -17,6 +17,7 @@ from redis.exceptions import ClusterDownError, ReadOnlyError, RedisError
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
+from streaming.relay.observing import Observer, RedisAnswered, nobody
 from streaming.wire.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -39,10 +40,11 @@ class Link:
     `breaks` counts how often the connection was found broken: what Redis held before may be gone after.
     """
 
-    def __init__(self, url: str, *, tls_insecure: bool = False) -> None:
+    def __init__(self, url: str, *, tls_insecure: bool = False, observer: Observer = nobody) -> None:
         self.breaks = 0
         self._url = url
         self._tls_insecure = tls_insecure
+        self._observer = observer
         self._client: Any = None
         self._unbroken_since: float | None = None  # monotonic; None = broken
         self._broke_at = float("-inf")  # monotonic
@@ -63,11 +65,13 @@ class Link:
 
     def send(self, *commands: Command) -> list[Any]:
         """Return the replies, in order; they travel together. An error reply stands in its place. Raises Down."""
+        begun = time.monotonic()
         try:
             replies = self._send(commands)
         except (RedisError, OSError, ValueError) as error:  # ValueError: another command's failover closed this one's
             self.broke(type(error).__name__)
             raise Down(type(error).__name__) from None  # its text may hold the URL, and so the password
+        self._observer(RedisAnswered(commands=len(commands), seconds=time.monotonic() - begun))
         if any(isinstance(reply, ReadOnlyError | ClusterDownError) for reply in replies):
             self._drop_client()  # a failover: the next connection finds the new master
             self.broke("failover")

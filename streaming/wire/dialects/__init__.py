@@ -17,6 +17,7 @@ from streaming.wire.ask import Ask, Context
 from streaming.wire.errors import Failure
 from streaming.wire.events import Event, Usage
 from streaming.wire.sse import ServerSentEvent
+from streaming.wire.trace import Trace
 
 
 class Pieces(Protocol):
@@ -33,6 +34,12 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     body: bytes | Pieces = b""
     method: Literal["GET", "POST"] = "POST"
+
+    def traced(self, trace: Trace | None) -> "Request":
+        """Return the same call as a part of a trace, None = of none."""
+        if trace is None:
+            return self
+        return msgspec.structs.replace(self, headers={**self.headers, **trace.headers()})
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ class BodyAborted(Exception):
 class Format(Protocol):
     """One wire language towards a subscriber."""
 
+    name: ClassVar[str]
     content_type: ClassVar[str]
 
     def opening(self) -> bytes:

@@ -57,6 +57,7 @@ class AiSdk:
     `message_id`: the message that the answer continues; None = a new one, named after the run.
     """
 
+    name: ClassVar[str] = "ai_sdk"
     content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
 
     def __init__(self, *, skip: int = 0, message_id: str | None = None) -> None:

@@ -12,6 +12,7 @@ from streaming.wire.formats import HAPPY_ENDS, BodyAborted
 class Sse:
     """Server-Sent Events. `id_prefix` is put before `seq` where the URL does not name the run; `retry_ms` is advice."""
 
+    name: ClassVar[str] = "sse"
     content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
 
     def __init__(self, *, id_prefix: str = "", retry_ms: int) -> None:
@@ -37,6 +38,7 @@ class Sse:
 class Ndjson:
     """One JSON object a line: `seq`, `type`, and the event's own fields."""
 
+    name: ClassVar[str] = "ndjson"
     content_type: ClassVar[str] = "application/x-ndjson; charset=utf-8"
 
     def opening(self) -> bytes:
@@ -64,6 +66,7 @@ class _EndReason(msgspec.Struct):
 class Text:
     """The answer's text alone. What it cannot say (a failure, a replaced text) breaks the body off."""
 
+    name: ClassVar[str] = "text"
     content_type: ClassVar[str] = "text/plain; charset=utf-8"
 
     def opening(self) -> bytes:

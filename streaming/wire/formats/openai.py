@@ -37,6 +37,7 @@ class _Text(msgspec.Struct):
 class Chunks:
     """Server-sent chunks, from the run's first event on. `include_usage`: one more chunk at the end tells the usage."""
 
+    name: ClassVar[str] = "openai"
     content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
 
     def __init__(self, *, include_usage: bool) -> None:
@@ -133,6 +134,7 @@ class Completion:
     error object in it. Official clients raise on it at once; after a broken connection they would ask, and pay, again.
     """
 
+    name: ClassVar[str] = "openai"
     content_type: ClassVar[str] = "application/json"
 
     def __init__(self) -> None:

@@ -23,6 +23,7 @@ def text_frame(payload: bytes) -> bytes:
 class Ws:
     """One frame an event. `ref` is what the asker called it, None where it has no name."""
 
+    name: ClassVar[str] = "ws"
     content_type: ClassVar[str] = "application/json"
 
     def __init__(self, run_id: str, ref: str | int | None) -> None:
