@@ -26,7 +26,7 @@ from streaming.relay.stores.memory import MemoryStore
 from streaming.relay.upstream import Limits, Session, Upstream
 from streaming.settings import Settings, SettingsError
 from streaming.upstream_settings import UpstreamSettings
-from streaming.web import compression, errors
+from streaming.web import compression, errors, origins
 from streaming.web.ai_sdk import ai_sdk
 from streaming.web.feedback import feedback
 from streaming.web.files import files
@@ -77,6 +77,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
     compression.install(app, settings.compress)
+    origins.install(app, settings.cors_origins)
     app.config["SOCK_SERVER_OPTIONS"] = {
         "ping_interval": settings.heartbeat_seconds,
         "pong_seconds": settings.write_timeout_seconds,
@@ -142,6 +143,7 @@ def _relay(settings: Settings) -> Relay:
         crowded_at_connections=room.crowded_at,
         max_upload_bytes=settings.max_upload_bytes,
         embed_origins=settings.embed_origins,
+        cors_origins=settings.cors_origins,
     )
 
 

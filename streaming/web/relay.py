@@ -28,6 +28,7 @@ class Relay:
         crowded_at_connections: int,
         max_upload_bytes: int,
         embed_origins: tuple[str, ...],
+        cors_origins: tuple[str, ...],
     ) -> None:
         self.runs = runs
         self.chats = chats
@@ -39,6 +40,7 @@ class Relay:
         self.shutdown_grace_seconds = shutdown_grace_seconds
         self.max_upload_bytes = max_upload_bytes
         self.embed_origins = embed_origins
+        self.cors_origins = cors_origins
         self.upload_slots = BoundedSemaphore(UPLOADS_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 
