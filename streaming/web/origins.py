@@ -2,8 +2,8 @@
 
 Any page on the web can make its visitors' browsers send a GET, a form, or a POST of text/plain here, without asking
 first and without reading the answer; it would still be paid for. Browsers say where a request comes from, in headers
-that pages cannot set: Sec-Fetch-Site (https and localhost only), and Origin. What sends neither is no browser, or an old
-one; it is let in. Source: Fetch Metadata Request Headers (W3C); Fetch (WHATWG) §3.2.
+that pages cannot set: Sec-Fetch-Site (https and localhost only), and Origin. What sends neither is no browser, or an
+old one; it is let in. Source: Fetch Metadata Request Headers (W3C); Fetch (WHATWG) §3.2.
 """
 
 import re
@@ -17,7 +17,7 @@ from streaming.wire.errors import Refusal
 
 PREFLIGHT_KEPT_SECONDS = 7200  # the most that Chromium takes
 HSTS_SECONDS = 31_536_000
-EXPOSED = (
+EXPOSED = [
     "X-Run-Id",
     "X-Request-Id",
     "X-Conversation-Id",
@@ -30,12 +30,12 @@ EXPOSED = (
     "RateLimit-Limit",
     "RateLimit-Remaining",
     "RateLimit-Reset",
-)
+]
 """Headers of an answer that a page of another origin may read."""
 
 REFUSED = "Pages of this origin may not use this relay (CORS_ORIGINS)."
 
-_FACES = re.compile(r"/(stream|chat|runs|upstreams|files|v1|api|healthz|readyz|openapi\.json)(/|\Z)")
+_FACES = r"/(stream|chat|runs|upstreams|files|v1|api|healthz|readyz|openapi\.json)(/|\Z)"
 _FREE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _PAID_GETS = {"/stream"}
 

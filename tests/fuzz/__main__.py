@@ -1,7 +1,7 @@
 """Fuzzes the targets: `python -m tests.fuzz [--seconds 600] [name…]`, one after the other.
 
-Each runs in a process of its own from the seeds in tests/fuzz/seeds; what crashes it, or makes its time grow faster than
-its input, is written beside the working directory and named. A finding's input belongs into the seeds.
+Each runs in a process of its own from the seeds in tests/fuzz/seeds; what crashes it, or makes its time grow faster
+than its input, is told, and the exit code is 1. An input that was found belongs into the seeds.
 """
 
 import argparse

@@ -53,14 +53,18 @@ def _refusals() -> Iterator[None]:
     """Let pass what is refused as it should be."""
     try:
         yield
-    except (AskError, Refusal) as refused:
-        text = str(refused) if isinstance(refused, AskError) else refused.message
-        assert not CONTROLS.search(text), text
-        assert len(text) < 1000, len(text)
-        assert isinstance(refused, AskError) or refused.code in REFUSALS
-    except HTTPException as refused:
-        assert refused.code is not None
-        assert 400 <= refused.code < 500, refused.code
+    except (AskError, Refusal, HTTPException) as refused:
+        _check(refused)
+
+
+def _check(refused: Exception) -> None:
+    if isinstance(refused, HTTPException):
+        assert 400 <= (refused.code or 0) < 500, refused.code
+        return
+    text = refused.message if isinstance(refused, Refusal) else str(refused)
+    assert not CONTROLS.search(text), text
+    assert len(text) < 1000, len(text)
+    assert not isinstance(refused, Refusal) or refused.code in REFUSALS
 
 
 def _send(ask: Ask) -> None:

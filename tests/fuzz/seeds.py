@@ -1,4 +1,4 @@
-"""What a fuzzer begins with: files of tests/fuzz/seeds/NAME, and for the dialects the answers that are tested anyway."""
+"""What a fuzzer begins with: files of tests/fuzz/seeds/NAME, and for dialects the answers that are tested anyway."""
 
 from pathlib import Path
 

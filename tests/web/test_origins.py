@@ -60,6 +60,12 @@ def _open_relay(_upstream: ScriptedUpstream) -> Iterator[Relay]:
 
 
 @pytest.fixture
+def closed(_relay: Relay) -> Relay:
+    """The usual relay, without the setting."""
+    return _relay
+
+
+@pytest.fixture
 def server(_open_relay: Relay, upstream: ScriptedUpstream) -> Relay:
     """A relay that pages of two origins may use."""
     return _open_relay
@@ -139,8 +145,8 @@ def test_with_a_star_every_page_may_but_an_image_still_may_not() -> None:
             assert refused.status == 403
 
 
-def test_without_the_setting_no_other_page_may(_relay: Relay, upstream: ScriptedUpstream) -> None:
-    with send(_relay, "JSON", {"Origin": "https://app.example"}) as refused:
+def test_without_the_setting_no_other_page_may(closed: Relay, upstream: ScriptedUpstream) -> None:
+    with send(closed, "JSON", {"Origin": "https://app.example"}) as refused:
         assert refused.status == 403
         assert not any(name.startswith("access-control") for name in refused.headers)
     assert upstream.calls == []
