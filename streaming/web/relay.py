@@ -1,14 +1,12 @@
 """What every route works with; create_app puts it into the app's extensions."""
 
 from flask import current_app, g
-from gevent.lock import BoundedSemaphore
 
 from streaming.relay.apps import Apps
 from streaming.relay.chats import Chats
 from streaming.relay.runs import Caller, Runs
 from streaming.web.streams import StreamSettings
-
-UPLOADS_AT_ONCE = 16  # each may hold MAX_UPLOAD_BYTES on disk
+from streaming.web.upload_slots import UploadSlots
 
 
 class Relay:
@@ -41,7 +39,7 @@ class Relay:
         self.max_upload_bytes = max_upload_bytes
         self.embed_origins = embed_origins
         self.cors_origins = cors_origins
-        self.upload_slots = BoundedSemaphore(UPLOADS_AT_ONCE)
+        self.upload_slots = UploadSlots()
         self._crowded_at_connections = crowded_at_connections
 
     def count_connections(self, number: int) -> None:
