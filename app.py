@@ -25,6 +25,7 @@ from streaming.relay.store import Store
 from streaming.relay.stores.memory import MemoryStore
 from streaming.relay.upstream import Limits, Session, Upstream
 from streaming.settings import Settings, SettingsError
+from streaming.tracebacks import QuietFormatter
 from streaming.upstream_settings import UpstreamSettings
 from streaming.web import compression, errors, origins
 from streaming.web.ai_sdk import ai_sdk
@@ -213,7 +214,9 @@ def __getattr__(name: str) -> Any:
     """Make `gunicorn app:app` work although importing this module starts nothing."""
     if name != "app":
         raise AttributeError(name)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(QuietFormatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     return create_app()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import requests
 
 from streaming.settings import VARIABLES
+from tests import redaction
 
 ROOT = Path(__file__).parent.parent
 WAIT_SECONDS = 20.0  # how long anything awaited may take on a slow machine
@@ -51,7 +52,7 @@ class Relay:
         # A developer's .env must not reach a test; gunicorn itself reads WEB_CONCURRENCY, and not an empty one.
         environment |= dict.fromkeys(set(VARIABLES) - {"WEB_CONCURRENCY"}, "")
         environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "PYTHONUNBUFFERED": "1", **settings}
-        self._lines: list[str] = []
+        self._lines = redaction.collected(settings)
         limit = [] if open_files is None else ["prlimit", f"--nofile={open_files}"]
         self.process = subprocess.Popen(
             [*limit, sys.executable, ROOT / "app.py"],
@@ -128,6 +129,7 @@ class Call:
             name.lower(): value
             for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.MULTILINE)
         }
+        redaction.overhear(head, body)
         self.closed = threading.Event()
         self.finished = threading.Event()
 

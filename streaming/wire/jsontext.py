@@ -45,7 +45,7 @@ def strict(data: bytes) -> Any:
     except UnicodeDecodeError as error:
         raise NotJSON(f"is not UTF-8 (byte {error.start})") from None
     if too_deep(data):
-        raise NotJSON(f"is nested more deeply than {MAX_DEPTH} levels")
+        raise NotJSON(f"is JSON nested more deeply than {MAX_DEPTH} levels")
     try:
         value = msgspec.json.decode(data)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
