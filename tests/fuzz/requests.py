@@ -92,8 +92,8 @@ def ask(data: bytes) -> None:
         "SERVER_PORT": "80",
         "wsgi.url_scheme": "http",
     }
-    with _refusals(), APP.app_context():
-        _send(asking.read_ask(Request(environ)))
+    with _refusals(), APP.app_context(), contextlib.closing(Request(environ)) as request:
+        _send(asking.read_ask(request))
 
 
 def chat_completion(data: bytes) -> None:
