@@ -1,7 +1,8 @@
 """Fuzzes the targets: `python -m tests.fuzz [--seconds 600] [name…]`, one after the other.
 
 Each runs in a process of its own from the seeds in tests/fuzz/seeds; what crashes it, or makes its time grow faster
-than its input, is told, and the exit code is 1. An input that was found belongs into the seeds.
+than its input, is told, and the exit code is 1. The input of a crash is written to the working directory; it belongs
+into the seeds.
 """
 
 import argparse
@@ -38,7 +39,7 @@ def fuzz(name: str, seconds: int) -> str:
         command = [sys.executable, "-m", "tests.fuzz.run", name, *(f"-{key}={value}" for key, value in options.items())]
         done = subprocess.run([*command, corpus, given], capture_output=True, text=True, check=False)
         if done.returncode:
-            return f"{name}: a fault\n{done.stdout[-4000:]}\n{done.stderr[-8000:]}"
+            return f"{name}: a fault\n{done.stdout[-4000:]}\n{done.stderr[-2000:]}"
         print(name, *(line for line in done.stderr.splitlines() if line.startswith("stat::number_of")), flush=True)
         return growth.faster_than_input(name, [path.read_bytes() for path in (*given.iterdir(), *corpus.iterdir())])
 

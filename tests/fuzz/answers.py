@@ -6,9 +6,7 @@ A target takes any bytes, and raises where something is wrong with the code, nev
 import json
 from collections.abc import Callable, Iterator
 
-import msgspec
-
-from streaming.wire import sse
+from streaming.wire import jsontext, sse
 from streaming.wire.ask import Context, Message
 from streaming.wire.dialects import Dialect
 from streaming.wire.dialects.dify import Dify
@@ -59,7 +57,7 @@ def _read(dialect: Dialect, data: bytes) -> None:
     events, reader = _events(data), dialect.reader(CONTEXT)
     try:
         for event in events:
-            told = [msgspec.json.encode(ours) for ours in reader.feed(event)]
+            told = [jsontext.dumps(ours) for ours in reader.feed(event)]  # as the log does
             assert all(json.loads(each) is not None for each in told)
             if reader.complete:
                 break
@@ -68,7 +66,7 @@ def _read(dialect: Dialect, data: bytes) -> None:
         return
     verdict = reader.eof()
     assert (verdict.failure is not None) == (verdict.reason == "error")
-    msgspec.json.encode([verdict.usage, verdict.metadata])
+    json.loads(jsontext.dumps([verdict.finish_reason, verdict.usage, verdict.metadata]))
     stop = reader.stop_request()
     assert stop is None or (stop.url.startswith(URL) and stop.url.isascii() and stop.url.isprintable())
     assert dialect.refusal(400, {}, data).code in FAILURES
