@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=TARGETS)
     asked = parser.parse_args()
     found = [finding for name in asked.names if (finding := fuzz(name, asked.seconds))]
-    sys.exit("\n\n".join(found))
+    sys.exit("\n\n".join(found) or 0)
 
 
 if __name__ == "__main__":
