@@ -1,7 +1,7 @@
 # `make run` and `make test` set up everything they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-.PHONY: help run test soak test-real check format lock clean setup setup-dev
+.PHONY: help run test fuzz soak test-real check format lock clean setup setup-dev
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,9 @@ test: setup-dev ## all tests but the real upstreams: unit, live processes, fault
 	$(BIN)/python -m pytest -q
 	$(BIN)/python -m pytest -q tests/browser --confcutdir=tests/browser
 
+fuzz: setup-dev ## what strangers may send, under a coverage-guided fuzzer; SECONDS=60 a target unless told otherwise
+	$(BIN)/python -m tests.fuzz --seconds $(or $(SECONDS),60)
+
 soak: setup-dev ## mixed traffic with faults; SECONDS=1800 unless told otherwise
 	$(BIN)/python -m tests.faults.soak --seconds $(or $(SECONDS),1800)
 
@@ -26,10 +29,11 @@ test-real: setup-dev ## tests against a real engine and a real mock server (comp
 	@scripts/ensure-chromium
 	@scripts/test-real
 
-check: setup-dev ## format, lint, types
+check: setup-dev ## format, lint, types, known holes in what is pinned
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@scripts/audit
 
 format: setup-dev ## format the code and mend what can be mended
 	$(BIN)/ruff format .

@@ -33,7 +33,7 @@ from streaming.relay.stores.memory import MemoryStore
 from streaming.relay.upstream import Limits, Session, Upstream
 from streaming.settings import Settings, SettingsError
 from streaming.upstream_settings import UpstreamSettings
-from streaming.web import compression, errors
+from streaming.web import compression, errors, origins
 from streaming.web.ai_sdk import ai_sdk
 from streaming.web.feedback import feedback
 from streaming.web.files import files
@@ -95,6 +95,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     settings = settings or load_settings()
     app.config["MAX_CONTENT_LENGTH"] = app.config["MAX_FORM_MEMORY_SIZE"] = settings.max_body_bytes
     compression.install(app, settings.compress)
+    origins.install(app, settings.cors_origins)
     app.config["SOCK_SERVER_OPTIONS"] = {
         "ping_interval": settings.heartbeat_seconds,
         "pong_seconds": settings.write_timeout_seconds,
@@ -118,13 +119,7 @@ def _relay(settings: Settings) -> Relay:
     others = _others(settings, observer) if settings.redis_url else None
     store: Store = others.store if others is not None else MemoryStore()
     session, limits = Session(), _limits(settings)
-    conversations = Conversations(
-        store,
-        ttl_seconds=settings.conversation_ttl_seconds,
-        max_turns=settings.conversation_max_turns,
-        claim_seconds=settings.run_max_seconds + 60,
-        is_over=others.is_over if others is not None else lambda run_id: False,
-    )
+    conversations = _conversations(settings, store, others)
     room = capacity(settings.max_runs, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
     if room.runs < settings.max_runs:
         log.warning("MAX_RUNS=%d does not fit the limit of open files: %d it is.", settings.max_runs, room.runs)
@@ -163,6 +158,7 @@ def _relay(settings: Settings) -> Relay:
         metrics=metrics,
         meter=Meter(runs, store, others, runs_limit=room.runs, log_limit_bytes=settings.log_max_bytes),
         traces=traces,
+        cors_origins=settings.cors_origins,
     )
 
 
@@ -210,6 +206,16 @@ def _stream_settings(settings: Settings, observer: Observer) -> StreamSettings:
         flush_ms=settings.flush_ms,
         compress=settings.compress,
         observer=observer,
+    )
+
+
+def _conversations(settings: Settings, store: Store, others: "Elsewhere | None") -> Conversations:
+    return Conversations(
+        store,
+        ttl_seconds=settings.conversation_ttl_seconds,
+        max_turns=settings.conversation_max_turns,
+        claim_seconds=settings.run_max_seconds + 60,
+        is_over=others.is_over if others is not None else lambda run_id: False,
     )
 
 

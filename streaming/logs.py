@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from streaming.tracebacks import QuietFormatter
+
 LogFormat = Literal["text", "json"]
 _PLAIN = re.compile(r"[\w.:/+-]+\Z", re.ASCII)  # a value that needs no quotes
 
@@ -20,7 +22,7 @@ def fields(**named: object) -> dict[str, Any]:
     return {"fields": {name: value for name, value in named.items() if value is not None}}
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(QuietFormatter):
     """`2026-11-21 10:00:00,123 INFO name message field=value…`"""
 
     def __init__(self) -> None:
@@ -32,7 +34,7 @@ class TextFormatter(logging.Formatter):
         return " ".join([super().formatMessage(record), *(f"{name}={_text(value)}" for name, value in told.items())])
 
 
-class JsonFormatter(logging.Formatter):
+class JsonFormatter(QuietFormatter):
     """One JSON object a line: `time` (UTC), `level`, `logger`, `message`, the fields, and perhaps `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -71,6 +71,7 @@ class Settings:
     host: Host = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000  # 0 = any free one
     embed_origins: tuple[Origin, ...] = ()  # whose pages may show ours in a frame, beside our own
+    cors_origins: tuple[Origin, ...] = ()  # whose pages may use the API, beside our own
     web_concurrency: Count = 1  # as asked: without a shared store one worker runs
     redis_url: RedisUrl = ""  # the store that several workers share; "" = this process's memory
     redis_tls_insecure: bool = False  # managed services with certificates of their own

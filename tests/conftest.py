@@ -8,11 +8,18 @@ from collections.abc import Iterator  # noqa: E402
 
 import pytest  # noqa: E402
 
+from tests import redaction  # noqa: E402
 from tests.leaks import nothing_left_behind  # noqa: E402
 
 collect_ignore = ["browser", "real"]  # processes of their own: a browser's client does not go with the patches
 
 LIVE = {"web", "faults"}  # their upstreams serve many tests; what their relays leave behind is checked at the end
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_secret_is_printed() -> Iterator[None]:
+    yield
+    assert redaction.leaks() == []
 
 
 @pytest.fixture(autouse=True)

@@ -19,6 +19,7 @@ from pathlib import Path
 import requests
 
 from streaming.settings import VARIABLES
+from tests import redaction
 
 ROOT = Path(__file__).parent.parent
 WAIT_SECONDS = 20.0  # how long anything awaited may take on a slow machine
@@ -54,7 +55,7 @@ class Relay:
         if not WHO_MAY_ASK & settings.keys():  # most tests are about other things; "" = as without settings
             environment |= {"ALLOW_ANONYMOUS": "1", "RATE_LIMIT": "off"}
         environment |= {"HOST": "127.0.0.1", "PORT": str(self.port), "PYTHONUNBUFFERED": "1", **settings}
-        self._lines: list[str] = []
+        self._lines = redaction.collected(settings)
         limit = [] if open_files is None else ["prlimit", f"--nofile={open_files}"]
         self.process = subprocess.Popen(
             [*limit, sys.executable, ROOT / "app.py"],
@@ -131,6 +132,7 @@ class Call:
             name.lower(): value
             for name, value in re.findall(r"^([^:\r\n]+): ?(.*?)\r?$", head.decode("latin-1"), re.MULTILINE)
         }
+        redaction.overhear(head, body)
         self.closed = threading.Event()
         self.finished = threading.Event()
 

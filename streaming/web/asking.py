@@ -9,6 +9,7 @@ from flask import Request
 from werkzeug.datastructures import MultiDict
 
 from streaming.wire import ask as asks
+from streaming.wire import jsontext
 from streaming.wire.ask import Ask, AskError, FlushMs
 from streaming.wire.errors import Refusal
 
@@ -29,6 +30,8 @@ def with_key(request: Request, ask: Ask) -> Ask:
         return ask
     if len(key) > MAX_KEY_CHARACTERS:
         raise AskError(f"header 'Idempotency-Key' is longer than {MAX_KEY_CHARACTERS} characters")
+    if asks.CONTROLS.search(key):
+        raise AskError("header 'Idempotency-Key' holds a control character")
     if ask.idempotency_key not in {None, key}:
         raise AskError("field 'idempotency_key' and header 'Idempotency-Key' differ")
     return msgspec.structs.replace(ask, idempotency_key=key)
@@ -88,15 +91,15 @@ def _read_body(request: Request) -> Ask:
 
 def read_json(request: Request) -> object:
     """Return the decoded JSON body, whatever its media type. Raises Refusal, AskError."""
-    body = read_body(request)
+    return decoded_json(read_body(request))
+
+
+def decoded_json(body: bytes) -> object:
+    """Return what a JSON body holds. Raises AskError."""
     try:
-        body.decode()
-    except UnicodeDecodeError as error:
-        raise AskError(f"the body is not UTF-8 (byte {error.start})") from None
-    try:
-        return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise AskError(f"the body is not valid JSON: {error}") from None
+        return jsontext.strict(body)
+    except jsontext.NotJSON as error:
+        raise AskError(f"the body {error}") from None
 
 
 def _pairs(data: bytes, where: str) -> dict[str, str]:

@@ -10,9 +10,13 @@ from typing import Any
 
 from gevent import get_hub, socket
 from gevent.socket import wait_write  # type: ignore[attr-defined]  # made at run time
+from gunicorn.http.errors import LimitRequestHeaders
 
 SEND_BUFFER_BYTES = 128 * 1024
 """What the kernel holds for a client that reads slowly; it would grow to megabytes, times all that are stuck."""
+
+HEAD_MAX_BYTES = 64 * 1024
+"""Of a request's head. gunicorn would keep 100 lines of 8 KiB for everybody who never ends one."""
 
 READABLE = 1  # libev's flag
 _LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}  # what the kernel says of a client that vanished
@@ -22,12 +26,14 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
     """gevent's socket, able to tell a stuck client from a slow one.
 
     `blocked_since` (monotonic) is set while a write waits and the client has taken nothing since; `serving` says that
-    a request is being answered; `dropped` that it was we who ended the connection. `on_let_go` ends an idle connection
-    in its own way, where it is no HTTP any more. `on_send_away` ends a stream that its client resumes elsewhere.
+    a request is being answered, `head_bytes` how much of the next one has come; `dropped` that it was we who ended the
+    connection. `on_let_go` ends an idle connection in its own way, where it is no HTTP any more. `on_send_away` ends a
+    stream that its client resumes elsewhere.
     """
 
     blocked_since: float | None = None
     serving = False
+    head_bytes = 0
     dropped = False
     on_let_go: Callable[[], None] | None = None
     on_send_away: Callable[[], None] | None = None
@@ -50,11 +56,16 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
         self.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
 
     def recv(self, *args: Any) -> Any:
-        """Receive."""
+        """Receive. Raises LimitRequestHeaders where a head has no end."""
         try:
-            return super().recv(*args)
+            data = super().recv(*args)
         except OSError as error:
             raise _as_reset(error) from None
+        if not self.serving:
+            self.head_bytes += len(data)
+            if self.head_bytes > HEAD_MAX_BYTES:
+                raise LimitRequestHeaders("the head is too large")
+        return data
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Send everything; wait only where the kernel takes no more."""

@@ -14,6 +14,7 @@ from werkzeug.formparser import parse_form_data
 
 from streaming.web.relay import current_caller, current_relay
 from streaming.web.streams import json_response
+from streaming.web.upload_slots import Slot
 from streaming.wire.ask import AskError, Name, checked
 from streaming.wire.errors import Refusal
 
@@ -22,7 +23,6 @@ FORM_MAX_BYTES = 128 * 1024  # around the file: its head and the fields. Werkzeu
 PARTS_MAX = 10  # there are four fields
 SPOOL_BYTES = 512 * 1024  # of a file in memory, the rest on disk
 PIECE_BYTES = 64 * 1024
-BUSY_RETRY_AFTER_SECONDS = 5
 
 files = Blueprint("files", __name__)
 
@@ -41,31 +41,31 @@ def upload() -> Response:
     relay, caller = current_relay(), current_caller()
     if not relay.apps.any:
         raise Refusal("not_supported", "No upstream of this relay takes files.")
-    if not relay.upload_slots.acquire(blocking=False):
-        raise Refusal(
-            "too_many_uploads", "Too many uploads at once; try again shortly.", retry_after=BUSY_RETRY_AFTER_SECONDS
+    with (
+        relay.upload_slots.taken() as slot,
+        _received(request, relay.max_upload_bytes, slot) as (name, content, fields),
+    ):
+        uploaded = relay.apps.upload(
+            name,
+            content,
+            upstream=fields.upstream,
+            conversation_id=fields.conversation_id,
+            user=fields.user,
+            caller=caller,
         )
-    try:
-        caller = current_caller()
-        with _received(request, relay.max_upload_bytes) as (name, content, fields):
-            uploaded = relay.apps.upload(
-                name,
-                content,
-                upstream=fields.upstream,
-                conversation_id=fields.conversation_id,
-                user=fields.user,
-                caller=caller,
-            )
-    finally:
-        relay.upload_slots.release()
     return json_response(uploaded, 201)
 
 
 class _Spool(SpooledTemporaryFile[bytes]):
     """A file as it comes in: small ones in memory. Lets others run: a fast client never makes the reading wait."""
 
+    def __init__(self, slot: Slot) -> None:
+        super().__init__(max_size=SPOOL_BYTES)
+        self._slot = slot
+
     def write(self, data: Any) -> int:
         gevent.sleep(0)
+        self._slot.received_bytes += len(data)
         return super().write(data)
 
 
@@ -87,18 +87,19 @@ class _Content:
 
 
 @contextmanager
-def _received(request: Request, max_bytes: int) -> Iterator[tuple[str, _Content, UploadFields]]:
+def _received(request: Request, max_bytes: int, slot: Slot) -> Iterator[tuple[str, _Content, UploadFields]]:
     """Read the form to disk; yield the file's name, its content and the other fields. Raises Refusal, AskError."""
     if request.mimetype != "multipart/form-data":
         raise Refusal("unsupported_media_type", "Send multipart/form-data with the field 'file' (curl: -F file=@name).")
     spools: list[_Spool] = []
 
     def spool(**_: object) -> _Spool:
-        spools.append(_Spool(max_size=SPOOL_BYTES))
+        spools.append(_Spool(slot))
         return spools[-1]
 
     try:
-        texts, sent = _parsed(request, spool, max_bytes)
+        with slot.receiving():
+            texts, sent = _parsed(request, spool, max_bytes)
         file = _only_file([file for _, file in sent.items(multi=True)], "file" in texts)
         content = _Content(file.stream)
         if len(content) > max_bytes:

@@ -171,6 +171,7 @@ def script_for_others(name: str) -> Response:
     response.content_type = "text/javascript; charset=utf-8"
     response.headers["Cache-Control"] = "no-cache"
     response.headers["Access-Control-Allow-Origin"] = "*"
+    response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
     return response
 
 
@@ -191,6 +192,8 @@ def restrict(response: Response) -> Response:
     """Give every page its policy, the answer page too. Its language is the browser's."""
     if response.mimetype == "text/html":
         response.headers["Content-Security-Policy"] = content_security_policy(current_relay().embed_origins)
-        response.headers["Referrer-Policy"] = "no-referrer"  # who holds a run's id may read and stop it
+        # Who holds a run's id may read and stop it. To ourselves it is told: without it a form's Origin would be null.
+        response.headers["Referrer-Policy"] = "same-origin"
+        response.headers["Cross-Origin-Opener-Policy"] = "same-origin"
         response.vary.add("Accept-Language")
     return response

@@ -14,13 +14,13 @@ from streaming.relay.observing import Observer
 from streaming.relay.runs import Runs
 from streaming.web.guard import Guard, with_request
 from streaming.web.streams import StreamSettings
+from streaming.web.upload_slots import UploadSlots
 from streaming.wire.trace import Trace
 
 if TYPE_CHECKING:
     from streaming.metrics import Metrics
     from streaming.traces import Traces
 
-UPLOADS_AT_ONCE = 16  # each may hold MAX_UPLOAD_BYTES on disk
 PROBES_AT_ONCE = 16  # anybody may probe, and each holds a connection for up to an hour and a half
 
 
@@ -49,6 +49,7 @@ class Relay:
         metrics: "Metrics",
         meter: Meter,
         traces: "Traces | None",
+        cors_origins: tuple[str, ...],
     ) -> None:
         self.runs = runs
         self.guard = guard
@@ -61,12 +62,13 @@ class Relay:
         self.shutdown_grace_seconds = shutdown_grace_seconds
         self.max_upload_bytes = max_upload_bytes
         self.embed_origins = embed_origins
+        self.cors_origins = cors_origins
         self.observer = observer
         self._metrics = metrics
         self._meter = meter
         self._traces = traces
         self._connections = 0
-        self.upload_slots = BoundedSemaphore(UPLOADS_AT_ONCE)
+        self.upload_slots = UploadSlots()
         self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 

@@ -4,6 +4,7 @@ import flask_sock
 from flask import Blueprint, Request, Response, g, request
 from wsproto.frame_protocol import CloseReason
 
+from streaming.web import origins
 from streaming.web.guard import bearer
 from streaming.web.relay import current_caller, current_relay
 from streaming.web.ws_session import Session
@@ -18,19 +19,9 @@ websocket = Blueprint("websocket", __name__)
 def turned_away(request: Request) -> str | None:
     """Return why this client may not stay, None where it may.
 
-    Browsers let any page open a socket anywhere, with the visitor's cookies: here an own page, or what is no browser,
-    is welcome. Keys and other origins are to be looked at here too; a browser can send a key only as a subprotocol,
-    or in its first message.
+    Browsers let any page open a socket anywhere, with the visitor's cookies and without asking first.
     """
-    origin = request.headers.get("Origin")
-    if origin is None or _bare(origin.partition("://")[2]) == _bare(request.host):
-        return None
-    return "Pages of this origin may not use this relay."
-
-
-def _bare(host: str) -> str:
-    """Return a host without its default port, which one side writes and the other does not."""
-    return host.lower().removesuffix(":80").removesuffix(":443")
+    return origins.REFUSED if origins.is_foreign(request, current_relay().cors_origins) else None
 
 
 def serve(socket: BoundedServer) -> None:

@@ -67,6 +67,7 @@ class RelayWorker(GeventWorker):
             return super().handle_request(listener_name, req, sock, addr)
         finally:
             sock.serving = False
+            sock.head_bytes = 0
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""

@@ -154,15 +154,15 @@ class Session:
     def _handle(self, text: bytes) -> None:
         """Do what a message says. Any object is answered; what is none has no `ref`, and closes the socket."""
         self._active_at = time.monotonic()
-        fields, usable = _decoded(text)
+        fields, problem = _decoded(text)
         if not isinstance(fields, dict):
             self._socket.close(BAD_MESSAGE, "A message is one JSON object.")
             return
         ref = None
         try:
             ref = checked({"ref": fields.pop("ref", None)}, Named).ref
-            if not usable:
-                raise AskError("the message holds half a character (a lone surrogate), or a number that is none")
+            if problem:
+                raise AskError(f"the message {problem}")
             kind = fields.pop("type", None)
             if not isinstance(kind, str) or kind not in self._handlers:
                 raise AskError(f"field 'type': known are {', '.join(self._handlers)}")
@@ -299,10 +299,15 @@ def _too_many() -> Refusal:
     return Refusal("too_many_runs", message, retry_after=FULL_RETRY_AFTER_SECONDS)
 
 
-def _decoded(text: bytes) -> tuple[object, bool]:
-    """Return what the text holds, None where it is not JSON; and whether all of it could be passed on."""
-    with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        return msgspec.json.decode(text), True
+def _decoded(text: bytes) -> tuple[object, str]:
+    """Return what the text holds, None where it is not JSON; and why it cannot be passed on, "" where it can.
+
+    Half a character (a lone surrogate), or a number that is none, is JSON to some: it is answered under its `ref`.
+    """
+    try:
+        return jsontext.strict(text), ""
+    except jsontext.NotJSON as error:
+        problem = str(error)
     with contextlib.suppress(jsontext.NotJSON):
-        return jsontext.loads(text.decode()), False
-    return None, False
+        return jsontext.loads(text.decode()), problem
+    return None, problem

@@ -7,7 +7,7 @@ plain `send`, which cuts large frames and mixes those of several greenlets.
 import contextlib
 import socket as plain
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flask import g
@@ -16,7 +16,7 @@ from gevent.lock import Semaphore
 from simple_websocket.errors import ConnectionClosed
 from simple_websocket.ws import Server
 from wsproto.connection import ConnectionState
-from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Ping, Request, TextMessage
+from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Event, Ping, Request, TextMessage
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import RemoteProtocolError
 
@@ -30,6 +30,10 @@ READ_BYTES = 1024  # at a time: what is in it, 170 pings or 30 questions, is han
 CLOSE_SECONDS = 2.0  # how long a client may take to close after we did
 DISCARD_MAX_BYTES = 16 * 1024 * 1024  # what it may still send meanwhile
 NO_PONG = 3008  # registered as "timeout"
+TOO_MANY_FRAMES = 4429  # a private code, after the HTTP status
+# Each frame costs the parser some 60 µs, however little is in it: 1 MiB in frames of one byte is a minute of CPU.
+FRAMES_PER_SECOND = 200
+FRAMES_AT_ONCE = 1000
 
 
 class NoThread:
@@ -62,6 +66,8 @@ class BoundedServer(Server):
         self._sent_at = time.monotonic()
         self._unanswered_since: float | None = None  # a ping
         self._message = bytearray()  # what has come of an unfinished one
+        self._spare_frames = float(FRAMES_AT_ONCE)  # how many may come now
+        self._counted_at = self._sent_at
         self._writing = Semaphore()
         self._sleeper = Sleeper()
         super().__init__(environ, thread_class=NoThread, **options)
@@ -129,7 +135,7 @@ class BoundedServer(Server):
     def _handle_events(self) -> bool:
         """Take what has come; return whether the connection goes on."""
         replies, left, fault = bytearray(), False, None
-        for event in self.ws.events():
+        for event in self._counted_events():
             if isinstance(event, Request):
                 headers = [(b"X-Request-Id", g.request_id.encode())]
                 # Browsers take no answer that chooses none of those that they offered; a key among them is not echoed.
@@ -149,9 +155,25 @@ class BoundedServer(Server):
         if replies:
             with self._writing:
                 self._send(replies)
+        fault = fault or self._flood()
         if fault:
             self.close(fault.code, fault.reason)
         return not left and not fault
+
+    def _counted_events(self) -> Iterator[Event]:
+        for event in self.ws.events():
+            # What has come of a long frame is an event too.
+            self._spare_frames -= getattr(event, "frame_finished", True)
+            yield event
+
+    def _flood(self) -> CloseConnection | None:
+        """Return the close that frames call for which come faster than they may."""
+        now = time.monotonic()
+        earned = (now - self._counted_at) * FRAMES_PER_SECOND
+        self._spare_frames, self._counted_at = min(FRAMES_AT_ONCE, self._spare_frames + earned), now
+        if self._spare_frames >= 0:
+            return None
+        return CloseConnection(TOO_MANY_FRAMES, f"Send at most {FRAMES_PER_SECOND} frames a second.")
 
     def _take(self, event: TextMessage | BytesMessage) -> CloseConnection | None:
         """Add a piece to the unfinished message; return the close that it calls for."""

@@ -8,12 +8,18 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from msgspec import Meta
 
+from streaming.wire import jsontext
 from streaming.wire.trace import Trace
 
 # Each limit stops one request from costing more than a person's question can need; MAX_BODY_BYTES bounds the sum.
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
+# Names end up in headers, log lines and other systems' keys, where a line break would begin something new.
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NO_CONTROLS = r"\A[^\x00-\x1f\x7f-\x9f\u2028\u2029]*\Z"
+Name = Annotated[str, Meta(min_length=1, max_length=256, pattern=_NO_CONTROLS)]
 FlushMs = Annotated[int, Meta(ge=0, le=5000)]
-Content = str | list[dict[str, Any]]  # text, or OpenAI's content parts
+StopText = Annotated[str, Meta(max_length=256)]
+Parts = Annotated[list[dict[str, Any]], Meta(max_length=10_000)]
+Content = str | Parts  # text, or OpenAI's content parts
 T = TypeVar("T")
 
 
@@ -22,8 +28,8 @@ class Message(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Content | None = None
-    name: str | None = None
-    tool_calls: list[dict[str, Any]] | None = None
+    name: Annotated[str, Meta(max_length=256)] | None = None
+    tool_calls: Annotated[list[dict[str, Any]], Meta(max_length=128)] | None = None
     tool_call_id: str | None = None
     reasoning_content: str | None = None  # DeepSeek wants its thinking back beside tool calls
 
@@ -50,7 +56,7 @@ class Options(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fi
     max_completion_tokens: Annotated[int, Meta(ge=1, le=131_072)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    stop: Annotated[str, Meta(max_length=256)] | Annotated[list[str], Meta(max_length=4)] | None = None
+    stop: StopText | Annotated[list[StopText], Meta(max_length=4)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     reasoning_effort: Annotated[str, Meta(max_length=16)] | None = None
     verbosity: Annotated[str, Meta(max_length=16)] | None = None
@@ -71,7 +77,7 @@ class Ask(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields
     user: Name | None = None
     upstream: Name | None = None  # None = the first one configured
     model: Name | None = None  # one that the upstream lets callers choose; None = the configured one
-    inputs: dict[str, Any] | None = None  # Dify
+    inputs: Annotated[dict[str, Any], Meta(max_length=256)] | None = None  # Dify
     files: Annotated[list[dict[str, Any]], Meta(max_length=20)] | None = None  # Dify
     options: Options | None = None
     on_disconnect: Literal["grace", "finish", "cancel"] = "grace"
@@ -92,8 +98,6 @@ class Context(msgspec.Struct, frozen=True, kw_only=True):
 
 ALIASES = {"query": "prompt"}
 _FIELDS = [*Ask.__struct_fields__, *ALIASES]
-# In msgspec's messages a caller's own words stand as they are.
-_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 JSON_FIELDS = ("messages", "inputs", "files", "options")  # in a form or query string these are JSON text
 
 
@@ -127,15 +131,17 @@ def from_pairs(pairs: Mapping[str, str]) -> Ask:
     for name, text in pairs.items():
         if name not in _FIELDS or (text == "" and ALIASES.get(name, name) != "prompt"):
             continue
+        if "\0" in text:
+            raise AskError(f"field '{name}' holds a NUL character", name)
         fields[name] = _json_field(name, text) if name in JSON_FIELDS else text
     return _convert(fields, strict=False)
 
 
 def _json_field(name: str, text: str) -> Any:
     try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        raise AskError(f"field '{name}' must be JSON text here") from None
+        return jsontext.strict(text.encode("utf-8", "surrogatepass"))
+    except jsontext.NotJSON as error:
+        raise AskError(f"field '{name}' must be JSON text here: it {error}") from None
 
 
 def _convert(fields: dict[str, Any], *, strict: bool) -> Ask:
@@ -161,8 +167,11 @@ def _named(message: str) -> AskError:
     """Turn msgspec's "Expected `int`, got `str` - at `$.options.seed`" into a sentence that begins with the field."""
     what, _, path = message.rpartition(" - at `$.")
     field = path.rstrip("`") if what else None
+    if what.startswith("Expected `str` matching regex"):
+        what = "control characters are not allowed"
     named = f"field '{field}': {what}" if field else message
-    return AskError(_UNSHOWABLE.sub("?", named if len(named) <= 256 else named[:256] + "…"), field)
+    # In msgspec's messages a caller's own words stand as they are.
+    return AskError(CONTROLS.sub("?", named if len(named) <= 256 else named[:256] + "…"), field)
 
 
 def _check(ask: Ask) -> None:

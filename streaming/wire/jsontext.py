@@ -19,8 +19,11 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _HIGH_SURROGATES = range(0xD800, 0xDC00)
 
 
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")  # behind an even number of backslashes
+
+
 class NotJSON(ValueError):
-    """The text is not JSON to any decoder."""
+    """The text is not JSON to any decoder, or not the kind that is taken from strangers."""
 
 
 def loads(text: str) -> Any:
@@ -29,6 +32,27 @@ def loads(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise NotJSON(str(error)) from None
+
+
+def strict(data: bytes) -> Any:
+    """Decode what a client sends. Raises NotJSON, whose message goes on after a subject: "is not UTF-8 (byte 3)".
+
+    What is nested more deeply than MAX_DEPTH might not be encoded again where the stack is higher; and NUL is what
+    databases behind an upstream fail on.
+    """
+    try:
+        data.decode()
+    except UnicodeDecodeError as error:
+        raise NotJSON(f"is not UTF-8 (byte {error.start})") from None
+    if too_deep(data):
+        raise NotJSON(f"is JSON nested more deeply than {MAX_DEPTH} levels")
+    try:
+        value = msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise NotJSON(f"is not valid JSON: {error}") from None
+    if b"\\u0000" in data and _NUL.search(data):
+        raise NotJSON("holds a NUL character (\\u0000)")
+    return value
 
 
 def dumps(value: Any) -> bytes:

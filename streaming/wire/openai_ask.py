@@ -104,7 +104,7 @@ def _without_old_thinking(message: Message) -> Message:
 def _one_of(field: str | None, header: str) -> str | None:
     if field and header and field != header:
         raise AskError("field 'conversation_id' and header 'X-Conversation-Id' differ", "conversation_id")
-    return field or header or None
+    return field or checked({"conversation_id": header or None}, Ask).conversation_id
 
 
 def to_ask(request: ChatRequest, dialect: str, upstream: str | None, model: str | None) -> Ask:

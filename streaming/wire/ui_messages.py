@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from streaming.wire import jsontext
-from streaming.wire.ask import Ask, AskError, Message, Name, checked, from_json
+from streaming.wire.ask import Ask, AskError, Message, Name, Parts, checked, from_json
 from streaming.wire.dialects.dify import flattened
 
 OWN_FIELDS = ("upstream", "model", "options", "on_disconnect", "user", "inputs", "files", "flush_ms", "idempotency_key")
@@ -26,7 +26,7 @@ class UiMessage(msgspec.Struct, frozen=True):
     """One message of the page."""
 
     role: Literal["system", "user", "assistant"]
-    parts: list[Part]
+    parts: Parts
     id: Annotated[str, Meta(max_length=256)] | None = None
 
     def typed_parts(self, where: str) -> Iterator[tuple[str, Part, str]]:

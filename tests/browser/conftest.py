@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from tests import redaction
 from tests.browser.parts import CuttingProxy, Model, relay
 from tests.live import WAIT_SECONDS, Relay, scripted
 
@@ -33,6 +34,12 @@ def _chromium() -> str:
     path = next(filter(None, map(shutil.which, names)), None)
     assert path, "no Chromium: run scripts/ensure-chromium, or set CHROMIUM"
     return path
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _nothing_secret_is_printed() -> Iterator[None]:
+    yield
+    assert redaction.leaks() == []
 
 
 @pytest.fixture(scope="session")

@@ -112,7 +112,7 @@ def test_every_page_has_the_exact_policy(server: Relay, model: Model) -> None:
         assert page.headers["X-Content-Type-Options"] == "nosniff"
         assert "X-Frame-Options" not in page.headers
         assert "Accept-Language" in page.headers["Vary"]
-        assert page.headers["Referrer-Policy"] == "no-referrer"
+        assert page.headers["Referrer-Policy"] == "same-origin"
 
 
 def test_html_sinks_are_refused_by_the_browser(browser: Browser, server: Relay) -> None:

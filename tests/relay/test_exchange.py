@@ -5,6 +5,7 @@ import queue
 import socket
 import time
 import zlib
+from pathlib import Path
 
 import gevent
 import pytest
@@ -87,7 +88,13 @@ def test_the_request_carries_the_key_and_asks_for_an_uncompressed_stream() -> No
     assert "cookie" not in call.headers
 
 
-def test_proxy_variables_and_cookies_do_not_change_where_a_prompt_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_netrc_and_cookies_change_neither_where_a_prompt_goes_nor_with_what_key(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login somebody password else\n", encoding="ascii")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{free_port()}")
     session = kept_session()
@@ -96,6 +103,7 @@ def test_proxy_variables_and_cookies_do_not_change_where_a_prompt_goes(monkeypat
         for _ in range(2):
             exchange(openai(upstream.url), session=session).run()
         assert "cookie" not in upstream.calls[1].headers
+        assert [call.headers["authorization"] for call in upstream.calls] == ["Bearer sk-test"] * 2
 
 
 # -- failures ----------------------------------------------------------------------------------------------------------

@@ -3,10 +3,11 @@
 import io
 import json
 import queue
+import select
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import gevent
@@ -15,6 +16,7 @@ import requests
 from flask import Flask
 
 from streaming.web import errors, files
+from streaming.web.upload_slots import UPLOADS_AT_ONCE, Slot
 from tests.leaks import descriptors, worker_pid
 from tests.live import Call, Relay, wait_until
 from tests.scripted_dify import FILE_ID, Dify, as_json, form_of
@@ -207,7 +209,9 @@ def test_a_form_that_fills_the_memory_is_refused(body: bytes, dify_server: Relay
 
 
 def test_a_user_that_looks_like_a_form_stays_one_field(dify_server: Relay, dify: Dify) -> None:
-    user = 'u\r\n--b\r\nContent-Disposition: form-data; name="file"; filename="x.exe"\r\n\r\nMZ'
+    lines = 'u\r\n--b\r\nContent-Disposition: form-data; name="file"; filename="x.exe"\r\n\r\nMZ'
+    assert "'user'" in refused(upload(dify_server, ("a.png", PNG), user=lines), 400, "bad_request")
+    user = '--b Content-Disposition: form-data; name="file"; filename="x.exe"'
     assert upload(dify_server, ("a.png", PNG), user=user).status_code == 201
     form = form_of(dify.calls("upload")[0])
     assert form["file"] == ({"name": "file", "filename": "a.png", "type": "image/png"}, PNG)
@@ -279,6 +283,27 @@ def _spooled(server: Relay) -> int:
     return sum("(deleted)" in link for _, link in descriptors(worker_pid(server)))
 
 
+def test_uploads_that_trickle_give_way_to_one_that_does_not(dify_server: Relay, dify: Dify) -> None:
+    before = _spooled(dify_server)
+    head = b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    with ExitStack() as stack:
+        slow = []
+        for _ in range(UPLOADS_AT_ONCE):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", dify_server.port), timeout=20))
+            connection.sendall(head + b"Content-Length: 2000000\r\n\r\n" + FILE[:-2] + b"x" * 100_000)
+            slow.append(connection)
+        wait_until(
+            lambda: upload(dify_server, ("a.png", PNG)).status_code == 201, "there is room for one that is quick"
+        )
+        readable, _, _ = select.select(slow, [], [], 20)
+        refusal = read_head(readable[0])
+        assert (refusal.status, refusal.json()["error"]["code"]) == (503, "too_many_uploads")
+        assert set(select.select(slow, [], [], 0)[0]) <= {readable[0]}  # the others go on
+    wait_until(lambda: _spooled(dify_server) == before, "their files are gone")
+    assert len(dify.calls("upload")) == 1
+    assert "Traceback" not in dify_server.log()
+
+
 def test_a_client_that_leaves_in_the_middle_costs_no_call(dify_server: Relay, dify: Dify) -> None:
     before = _spooled(dify_server)
     for _ in range(20):  # more than there may be at once
@@ -330,7 +355,7 @@ def received(body: io.RawIOBase | io.BytesIO, length: int) -> Iterator[Any]:
         "CONTENT_TYPE": "multipart/form-data; boundary=b",
     }
     with app.test_request_context("/files", method="POST", environ_overrides=environ) as context:
-        with files._received(context.request, LIMIT_BYTES) as form:
+        with files._received(context.request, LIMIT_BYTES, Slot()) as form:
             yield form
 
 

@@ -48,7 +48,7 @@ def begin_over_http(server: Relay, **ask: object) -> str:
 # -- asking ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ref", ["question 1", 7, None, " \u2028\0\"', 👋"])
+@pytest.mark.parametrize("ref", ["question 1", 7, None, " \u2028\1\"', 👋"])
 def test_an_answer_is_the_runs_log_with_its_id_and_the_askers_ref(
     ref: str | int | None, ws: Client, server: Relay, upstream: ScriptedUpstream
 ) -> None:

@@ -1,0 +1,118 @@
+"""Clients that hold connections, or send heads without end: they are let go, cost little, and nobody waits for them."""
+
+import re
+import select
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import gevent
+import pytest
+import requests
+
+from streaming.web.connection import HEAD_MAX_BYTES
+from tests.leaks import descriptors, worker_pid
+from tests.live import WAIT_SECONDS, Relay, relay, wait_until
+from tests.web.client import read_head
+
+MANY = 300
+BOMBS = 100
+BOMB_BYTES = 4 << 20
+START = b"GET /healthz HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Relay]:
+    with relay(UPSTREAM="demo") as server:
+        yield server
+
+
+def opened(stack: ExitStack, server: Relay, count: int) -> list[socket.socket]:
+    """Return so many connections, closed with the stack."""
+    address = ("127.0.0.1", server.port)
+    return [stack.enter_context(socket.create_connection(address, timeout=WAIT_SECONDS)) for _ in range(count)]
+
+
+def held(server: Relay) -> int:
+    return sum(link.startswith("socket:") for _, link in descriptors(worker_pid(server)))
+
+
+def resident_mb(server: Relay) -> float:
+    status = Path(f"/proc/{worker_pid(server)}/status").read_text(encoding="ascii")
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) / 1024
+
+
+def is_served(server: Relay) -> bool:
+    return requests.post(f"{server.url}/chat", json={"prompt": "hi"}, timeout=WAIT_SECONDS).status_code == 200
+
+
+def say_nothing(connection: socket.socket) -> None:
+    """Hold an idle connection."""
+
+
+def trickle_a_head(connection: socket.socket) -> None:
+    """Send a head that gets longer and longer, a little at a time: each byte comes before any timeout of silence."""
+    with suppress(OSError):
+        connection.sendall(START)
+        for number in range(1000):
+            connection.sendall(b"X-%d: y\r\n" % number)
+            gevent.sleep(0.2)
+
+
+@pytest.mark.parametrize("hold", [say_nothing, trickle_a_head])
+def test_who_holds_a_connection_is_let_go_and_nobody_waits(
+    hold: Callable[[socket.socket], None], server: Relay
+) -> None:
+    with ExitStack() as stack:
+        connections = opened(stack, server, MANY)
+        writers = [gevent.spawn(hold, connection) for connection in connections]
+        wait_until(lambda: held(server) >= MANY, "all are connected")
+        assert is_served(server)
+        wait_until(lambda: held(server) < MANY // 10, "all are let go")
+        gevent.joinall(writers, timeout=WAIT_SECONDS, raise_error=True)
+        wait_until(lambda: len(select.select(connections, [], [], 0)[0]) == MANY, "every client sees it")
+    assert is_served(server)
+
+
+BOMB_HEADS = {
+    "one long line": b"X: " + b"y" * BOMB_BYTES,
+    "many lines": b"X: y\r\n" * (BOMB_BYTES // 6),
+    "long lines": (b"X: " + b"y" * 8000 + b"\r\n") * (BOMB_BYTES // 8005),
+}
+
+
+@pytest.mark.parametrize("bomb", BOMB_HEADS)
+def test_a_head_without_end_is_refused_before_it_fills_the_memory(bomb: str, server: Relay) -> None:
+    assert is_served(server)
+    before = resident_mb(server)
+
+    def send(connection: socket.socket) -> bytes:
+        with suppress(OSError):
+            connection.sendall(START + BOMB_HEADS[bomb])
+        with suppress(OSError):
+            return connection.recv(65536)
+        return b""
+
+    with ExitStack() as stack:
+        sent = [gevent.spawn(send, connection) for connection in opened(stack, server, BOMBS)]
+        assert is_served(server)
+        gevent.joinall(sent, timeout=WAIT_SECONDS, raise_error=True)
+    assert all(each.ready() for each in sent)
+    assert {each.value.split(b" ")[1] for each in sent if each.value} <= {b"400", b"431"}
+    assert resident_mb(server) - before < 2 * BOMBS * HEAD_MAX_BYTES / 2**20 + 10
+    wait_until(lambda: is_served(server), "it serves on")
+
+
+def test_the_largest_head_that_is_one_is_answered_and_the_next_may_be_as_large(server: Relay) -> None:
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"y" * 7900) for number in range(8))
+    with ExitStack() as stack:
+        (connection,) = opened(stack, server, 1)
+        for _ in range(3):
+            connection.sendall(START + lines + b"\r\n")
+            response = read_head(connection)
+            assert (response.status, response.json()) == (200, {"status": "ok"})
+        connection.sendall(START + lines * 2 + b"\r\n")
+        assert read_head(connection).status == 431
