@@ -20,6 +20,9 @@ const HELD_MAX = 200;
 const TABLE_HELD_MAX = 500;
 /** Browsers lay out blocks within blocks by recursion. */
 const DEPTH_MAX = 12;
+/** A table is laid out anew with every word in it: what is wider stays text, what is longer goes on in another one. */
+const COLUMNS_MAX = 250;
+const ROWS_MAX = 500;
 
 const RULE = /^([-*_])[ \t]*(\1[ \t]*)*$/;
 const ITEM = /^([-*+]|(\d{1,9})[.)])(?=[ \t]|$)/;
@@ -351,11 +354,11 @@ class Table {
 
   write(text) {
     this.#part ??= add(this.#table, "tbody");
-    this.#row ??= add(this.#part, "tr");
+    this.#row ??= this.#addRow();
     const pieces = (this.#held + text).match(/\\\||\||\\|[^|\\]+/g) ?? [];
     this.#held = pieces.at(-1) === "\\" ? pieces.pop() : "";
     for (const piece of pieces) {
-      if (piece === "|") this.#endCell();
+      if (piece === "|" && this.#index < COLUMNS_MAX) this.#endCell();
       else this.#writeCell(piece === "\\|" ? "|" : piece);
     }
   }
@@ -383,6 +386,14 @@ class Table {
     if (this.#index >= 0) (this.#cell ?? this.#addCell()).end();
     this.#cell = null;
     this.#index += 1;
+  }
+
+  #addRow() {
+    if (this.#part.childElementCount === ROWS_MAX) {
+      this.#table = add(this.#table.parentNode, "table");
+      this.#part = add(this.#table, "tbody");
+    }
+    return add(this.#part, "tr");
   }
 
   #addCell() {
