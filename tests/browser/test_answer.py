@@ -77,6 +77,24 @@ def test_a_burst_is_worked_off_a_little_a_frame(open_page: OpenPage, server: Rel
     assert len(steps) >= len(text) / 2048
 
 
+def test_laying_out_is_work_too(open_page: OpenPage, server: Relay) -> None:
+    """It takes longer than reading: where it takes all of a paint's time, one piece is written in each."""
+    page = by_hand(open_page, server)
+    lengths = page.evaluate(
+        """() => {
+            let now = 0;
+            performance.now = () => now;
+            const measure = Element.prototype.getBoundingClientRect;
+            Element.prototype.getBoundingClientRect = function () { now += 10; return measure.call(this); };
+            view.append("word ".repeat(1000));
+            const lengths = [body.textContent.length];
+            for (let frame = 0; frame < 6; frame++) lengths.push((draw(), body.textContent.length));
+            return lengths;
+        }"""
+    )
+    assert lengths == [1024, 2048, 3072, 4096, 5000, 5000, 5000]
+
+
 def test_input_comes_in_between(open_page: OpenPage, server: Relay) -> None:
     """While a burst is worked off, what else the page has to do gets its turn between frames."""
     page = open_sheet(open_page, server)
