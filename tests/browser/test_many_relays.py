@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import expect
@@ -38,18 +37,17 @@ class Two:
 
 @pytest.fixture
 def two() -> Iterator[Two]:
-    with ExitStack() as stack:
-        models: list[Model] = []
+    models: list[Model] = []
 
-        def serve(call: Call) -> None:
-            models[0].serve(call)
+    def serve(call: Call) -> None:
+        models[0].serve(call)
 
-        here = stack.enter_context(site(serve, RETRY_MS="100", UPSTREAM_API_KEY="k", SHUTDOWN_GRACE_SECONDS="20"))
+    with site(serve, RETRY_MS="100", UPSTREAM_API_KEY="k", SHUTDOWN_GRACE_SECONDS="20") as here:
         models.append(Model(here.upstream))
-        for master in here.masters:
-            stack.callback(master.process.stdout.close)
-        stack.callback(models[0].forget)
         yield Two(here, models[0])
+        models[0].forget()
+    for master in here.masters:
+        master.process.stdout.close()
 
 
 def test_a_deploy_is_not_noticed(open_page: OpenPage, two: Two) -> None:
