@@ -1,7 +1,7 @@
 # `make run` and `make test` set up everything they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-.PHONY: help run test soak test-real check format lock clean setup setup-dev
+.PHONY: help run test soak test-real screenshots check format lock clean setup setup-dev
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,10 @@ soak: setup-dev ## mixed traffic with faults; SECONDS=1800 unless told otherwise
 test-real: setup-dev ## tests against a real engine and a real mock server (compiles once, several minutes)
 	@scripts/ensure-chromium
 	@scripts/test-real
+
+screenshots: setup-dev ## docs/images, from the running page
+	@scripts/ensure-chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 check: setup-dev ## format, lint, types
 	$(BIN)/ruff format --check .
