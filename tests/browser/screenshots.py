@@ -68,7 +68,7 @@ TRIP_ZH = """\
 要不要我再查一下交通？"""
 
 TRIP_EN = """\
-Yes: the rest of an answer is **kept while you are away**.
+No: the rest of an answer is **kept while you are away**.
 
 1. The relay writes each word down as it comes.
 2. Your page knows the last one it has.
@@ -88,11 +88,12 @@ HOST = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Kestrel Co
 <style>
   body { margin: 0; font: 17px/1.6 Georgia, "DejaVu Serif", serif; color: #33261d; background: #faf6f0; }
   header { display: flex; gap: 2rem; padding: 1.2rem 3rem; background: #33261d; color: #faf6f0; }
-  header b { margin-inline-end: auto; }
-  main { padding: 2.5rem 3rem; max-width: 34rem; }
-  h1 { font-size: 2.4rem; line-height: 1.2; margin: 0 0 1rem; }
-  ul { display: flex; gap: 1rem; padding: 0; list-style: none; }
-  li { flex: 1; padding: 5.5rem 1rem 1rem; border-radius: 12px; background: linear-gradient(#c9a27b 5rem, #fff 0); }
+  h1 { text-wrap: balance; }
+  main { padding: 2.5rem 3rem; max-width: 28rem; }
+  h1 { font-size: 2.1rem; line-height: 1.2; margin: 0 0 1rem; }
+  ul { display: flex; gap: 0.75rem; padding: 0; list-style: none; }
+  li { flex: 1; padding: 5.5rem 0.75rem 0.75rem; font-size: 0.9rem;
+    border-radius: 12px; background: linear-gradient(#c9a27b 5rem, #fff 0); }
 </style>
 <header><b>Kestrel Coffee</b><span>Beans</span><span>Brewing</span><span>Orders</span></header>
 <main><h1>Roasted on Tuesday, with you on Thursday.</h1>
@@ -150,7 +151,7 @@ def take_all(studio: Studio) -> None:
         page.locator(".hljs-keyword").first.wait_for()
         studio.take(page, "page-light-en")
 
-    with studio.page(1000, 720, locale="zh-CN", color_scheme="dark") as page:
+    with studio.page(1000, 780, locale="zh-CN", color_scheme="dark") as page:
         page.goto(studio.server.url)
         question = "逐字输出大模型的回答，该用 SSE 还是 WebSocket？"
         studio.converse(page, question, SSE_ZH, thought="先比较两者……", ends=False)
