@@ -1,10 +1,13 @@
 """static/answer.js: an answer is painted at once, then frame by frame; its exact text is to be had at any time."""
 
+import gzip
+
 from playwright.sync_api import Page, expect
 
+from streaming.web.joining import joined_modules
 from tests.browser.conftest import OpenPage
 from tests.browser.rendering import open_sheet
-from tests.live import Relay
+from tests.live import ROOT, Relay
 
 # Frames come when the test draws them, and no timer comes in between.
 BY_HAND = """() => {
@@ -295,13 +298,8 @@ def test_a_selection_survives_the_words_that_follow(open_page: OpenPage, server:
     assert page.evaluate("getSelection().toString()") == selected
 
 
-def test_the_modules_are_small(open_page: OpenPage, server: Relay) -> None:
+def test_the_modules_are_small() -> None:
     """What the page loads to show answers, as it is sent; half of what the smallest of its peers weighs is for all."""
-    page = open_sheet(open_page, server)
-    sizes = page.evaluate(
-        """async () => Promise.all(["inline", "markdown", "answer", "scroll"].map(async (name) => {
-            const { body } = await fetch(`/static/${name}.js`);
-            return (await new Response(body.pipeThrough(new CompressionStream("gzip"))).arrayBuffer()).byteLength;
-        }))"""
-    )
-    assert sum(sizes) <= 13 * 1024
+    static = ROOT / "static"
+    shows = {name: joined_modules(static, name) for name in ("answer", "scroll")}
+    assert sum(len(gzip.compress(script.encode())) for script in shows.values()) <= 11 * 1024
