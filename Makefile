@@ -1,7 +1,7 @@
 # `make run` and `make test` set up everything they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-.PHONY: help run test fuzz soak test-real check format lock clean setup setup-dev
+.PHONY: help run test fuzz soak test-real screenshots check format lock clean setup setup-dev
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -28,6 +28,10 @@ soak: setup-dev ## mixed traffic with faults; SECONDS=1800 unless told otherwise
 test-real: setup-dev ## tests against a real engine and a real mock server (compiles once, several minutes)
 	@scripts/ensure-chromium
 	@scripts/test-real
+
+screenshots: setup-dev ## docs/images, from the running page
+	@scripts/ensure-chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 check: setup-dev ## format, lint, types, known holes in what is pinned
 	$(BIN)/ruff format --check .

@@ -133,6 +133,7 @@ export class AnswerView {
         target.write(text.slice(at, end));
         at = end;
         this.#pending.set(target, text.slice(at));
+        if (at < ready && !document.hidden) this.element.getBoundingClientRect(); // to lay it out is most of the work
         if (performance.now() >= until) return false;
       }
       if (isWhole) this.#pending.delete(target);

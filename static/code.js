@@ -7,7 +7,9 @@
  * to the character; unknown languages and very long blocks stay as they are.
  */
 
-const CODE_MAX = 50_000; // what is longer would hold up the page
+const CODE_MAX = 20_000; // what is longer would hold up the page
+const LONG_LINE = /.{300}/; // on which some grammars take the square of its length, or worse
+const DEPTH_MAX = 50; // of elements within each other: browsers lay them out by recursion
 const VENDOR = "./vendor/highlight.js-11.12.0/es";
 const LANGUAGES = {
   bash: "sh shell zsh console shellscript",
@@ -31,7 +33,7 @@ const NAMES = new Map(
 export async function highlight(code, language) {
   const name = NAMES.get(language.toLowerCase());
   const text = code.textContent;
-  if (!name || text.length > CODE_MAX) return;
+  if (!name || text.length > CODE_MAX || LONG_LINE.test(text)) return;
   const [{ default: highlighter }, { default: grammar }] = await Promise.all([
     import(`${VENDOR}/core.min.js`),
     import(`${VENDOR}/languages/${name}.min.js`),
@@ -53,11 +55,11 @@ function nextSelection() {
   return new Promise((change) => document.addEventListener("selectionchange", change, { once: true }));
 }
 
-/** Add a token tree's nodes: strings, and `{scope, children}`. */
-function addTokens(parent, { children }) {
+/** Add a token tree's nodes: strings, and `{scope, children}`. What is too deep is left out, and so not shown at all. */
+function addTokens(parent, { children }, depth = 0) {
   for (const child of children) {
     if (typeof child === "string") parent.append(child);
-    else addTokens(child.scope ? addSpan(parent, child.scope) : parent, child);
+    else if (depth < DEPTH_MAX) addTokens(child.scope ? addSpan(parent, child.scope) : parent, child, depth + 1);
   }
   return parent;
 }

@@ -19,6 +19,7 @@ const LABEL_MAX = 150; // of a link: more is never held back
 const URL_MAX = 2048;
 const RUN_MAX = 8; // of equal markers
 const OPEN_MAX = 16; // elements within each other: browsers lay them out by recursion
+const ELEMENTS_MAX = 1000; // in one block: the time to lay them out grows with their square
 
 const NEWLINE = 10;
 const BACKSLASH = 92;
@@ -33,12 +34,13 @@ const CJK = /[\p{sc=Han}\p{sc=Hira}\p{sc=Kana}\p{sc=Hang}]/u;
 const BREAKS = ["<br>", "<br/>", "<br />"];
 const SCHEMES = ["https://", "http://"];
 const URL_HERE = /https?:\/\/[^\s<>"`*|\\^{}[\]\u0080-\uffff]+/y; // Chinese may follow without a space
-const TARGET = /^\s*<?([^\s<>]*)>?(\s+["'(].*["')])?\s*$/;
-const NO_TARGET = /^\s*<?[^\s<>]*>?\s+[^\s"'(]/;
+const TARGET = /^<?([^\s<>]*)>?(?:\s+(["'(].*))?$/;
+const TITLE_END = /.["')]$/;
 
 export class Inline {
   #element; // the innermost that is open
   #inLink;
+  #left = ELEMENTS_MAX;
   #open = []; // {marker, element}, outermost first
   #verbatim = ""; // what ends the code or formula; up to there all is text
   #held = ""; // not understood yet
@@ -103,7 +105,7 @@ export class Inline {
     if (run === this.#verbatim) {
       this.#verbatim = "";
       this.#close(this.#open.length - 1, true);
-    } else if (this.#verbatim || after === "") {
+    } else if (this.#verbatim || after === "" || this.#left === 0) {
       this.#say(run);
     } else {
       this.#begin(run, "code");
@@ -121,7 +123,8 @@ export class Inline {
       }
     }
     const markers = left.length === 3 ? [left[0], left.slice(1)] : [left];
-    if (opens && markers.every((marker) => marker in TAGS) && this.#open.length < OPEN_MAX) {
+    const fits = this.#open.length < OPEN_MAX && markers.length <= this.#left;
+    if (opens && fits && markers.every((marker) => marker in TAGS)) {
       for (const marker of markers) this.#begin(marker, TAGS[marker]);
     } else {
       this.#say(left);
@@ -136,8 +139,7 @@ export class Inline {
   }
 
   #begin(marker, tag) {
-    this.#show();
-    this.#element = add(this.#element, tag);
+    this.#element = this.#add(tag);
     this.#open.push({ marker, element: this.#element });
   }
 
@@ -178,7 +180,7 @@ export class Inline {
   #link(text, at, final) {
     const isImage = text[at] === "!";
     if (isImage && at + 1 === text.length && !final) return 0;
-    if (this.#inLink || (isImage && text[at + 1] !== "[")) return this.#say(text[at]);
+    if (this.#inLink || this.#left === 0 || (isImage && text[at + 1] !== "[")) return this.#say(text[at]);
     const link = readLink(text, isImage ? at + 2 : at + 1);
     if (link === undefined && !final) return 0;
     const href = link && safeUrl(link.url);
@@ -188,7 +190,7 @@ export class Inline {
   }
 
   #bareUrl(text, at, final, before) {
-    if (this.#inLink || /\w/.test(before)) return this.#say("h");
+    if (this.#inLink || this.#left === 0 || /\w/.test(before)) return this.#say("h");
     const rest = text.slice(at, at + URL_MAX);
     const found = match(URL_HERE, rest, 0);
     const goesOn = found.length === rest.length || mayBecome(SCHEMES, rest);
@@ -201,10 +203,15 @@ export class Inline {
   }
 
   #addLink(href, label, className) {
-    this.#show();
-    const inline = new Inline(pointTo(add(this.#element, "a", className), href), true);
+    const inline = new Inline(pointTo(this.#add("a", className), href), true);
     inline.write(label);
     inline.end();
+  }
+
+  #add(tag, className) {
+    this.#show();
+    this.#left -= 1;
+    return add(this.#element, tag, className);
   }
 
   #say(text) {
@@ -265,11 +272,11 @@ function readLink(text, at) {
   if (bracket === null) return null;
   if (bracket === undefined || bracket + 1 === text.length) return undefined;
   const end = text[bracket + 1] === "(" ? closing("()", text, bracket + 2, URL_MAX) : null;
-  const inside = text.slice(bracket + 2, end);
-  if (end === null || NO_TARGET.test(inside)) return null;
+  const [, url, title] = (end !== null && TARGET.exec(text.slice(bracket + 2, end).trim())) || [];
+  if (url === undefined) return null;
   if (end === undefined) return undefined;
-  const target = TARGET.exec(inside);
-  return target && { label: text.slice(at, bracket), url: target[1].replace(/\\(?=[_()*~])/g, ""), end: end + 1 };
+  if (title && !TITLE_END.test(title)) return null;
+  return { label: text.slice(at, bracket), url: url.replace(/\\(?=[_()*~])/g, ""), end: end + 1 };
 }
 
 /** Return where what was opened before `at` closes; null: not on this line or too far; undefined: unknown yet. */
@@ -287,9 +294,10 @@ function closing(brackets, text, at, max) {
 
 /** Return an address without what ends the sentence or the parenthesis it is in. */
 function withoutPunctuation(url) {
-  const shorter = url.replace(/[.,;:!?'_~]+$/, "");
-  const surplus = shorter.endsWith(")") && shorter.split(")").length > shorter.split("(").length;
-  return surplus ? withoutPunctuation(shorter.slice(0, -1)) : shorter;
+  let surplus = url.split(")").length - url.split("(").length;
+  let end = url.length;
+  while (/[.,;:!?'_~]/.test(url.charAt(end - 1)) || (url[end - 1] === ")" && surplus-- > 0)) end -= 1;
+  return url.slice(0, end);
 }
 
 function mayOpen(run, before, after) {

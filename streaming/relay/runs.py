@@ -12,10 +12,11 @@ import gevent
 import msgspec
 
 from streaming.relay.allowance import Allowance
-from streaming.relay.attempts import Attempts, Candidate
+from streaming.relay.attempts import Attempts
 from streaming.relay.caller import Caller
+from streaming.relay.candidates import Candidates
 from streaming.relay.chats import ANONYMOUS_MIN_CHARACTERS
-from streaming.relay.conversations import Conversation, Conversations, Turn
+from streaming.relay.conversations import Conversations, Turn
 from streaming.relay.idempotency import Idempotency
 from streaming.relay.observing import Observer, nobody
 from streaming.relay.others import TAG_CHARACTERS, Others, new_tag
@@ -25,7 +26,7 @@ from streaming.relay.presence import Presence
 from streaming.relay.run import Run
 from streaming.relay.store import Store
 from streaming.relay.upstream import Upstream
-from streaming.wire.ask import Ask, AskError, Message
+from streaming.wire.ask import Ask, Message
 from streaming.wire.errors import Refusal
 
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class Runs:
         self._others = others
         self._observer = observer
         self._tag = others.tag if others is not None else new_tag()
-        self._candidates = {upstream.name: Candidate(upstream) for upstream in upstreams}
+        self._candidates = Candidates(upstreams)
         self._store = store
         self._idempotency = Idempotency(
             store.keys("idempotency"), bounds.run_max_seconds + bounds.run_ttl_seconds + EXPIRED_REMEMBERED_SECONDS
@@ -87,7 +88,7 @@ class Runs:
     @property
     def upstreams(self) -> list[Upstream]:
         """Return the upstreams in the order in which they are tried."""
-        return [candidate.upstream for candidate in self._candidates.values()]
+        return self._candidates.upstreams
 
     @property
     def instance(self) -> str:
@@ -124,7 +125,7 @@ class Runs:
             ask = msgspec.structs.replace(ask, user=caller.user)
         self.owners.check_files(ask, caller.owner)
         conversation = self._conversations.find(ask.conversation_id or implied, caller.owner)
-        candidates = self._candidates_for(ask, conversation)
+        candidates = self._candidates.choose(ask, conversation)
         turn = self._conversations.turn(ask, conversation, candidates[0].upstream, caller.owner)
         turn.context = msgspec.structs.replace(turn.context, request_id=caller.request_id, trace=caller.trace)
         self._allowance.charge(caller, run_id)
@@ -162,22 +163,6 @@ class Runs:
             self._others.began(run)
         run.begin(attempts)
         return run
-
-    def _candidates_for(self, ask: Ask, conversation: Conversation | None) -> list[Candidate]:
-        """Return who may answer, in order: the one that the ask names alone, or else all that can take its place."""
-        if ask.upstream is not None:
-            if ask.upstream not in self._candidates:
-                raise Refusal("unknown_upstream", f"Field 'upstream': known are {', '.join(self._candidates)}.")
-            first = self._candidates[ask.upstream]
-        elif conversation is not None and conversation.upstream in self._candidates:
-            first = self._candidates[conversation.upstream]
-        else:
-            first = next(iter(self._candidates.values()))
-        first.upstream.check(ask)
-        # A conversation that an upstream keeps is nowhere else.
-        if ask.upstream is not None or (conversation is not None and first.upstream.history == "upstream"):
-            return [first]
-        return [first, *(each for each in self._candidates.values() if each is not first and _fits(each, first, ask))]
 
     def _refuse_if_full(self) -> None:
         if self._draining:
@@ -225,7 +210,7 @@ class Runs:
 
     def breakers(self) -> dict[str, str]:
         """Return the state of each upstream's breaker."""
-        return {name: candidate.breaker.state for name, candidate in self._candidates.items()}
+        return self._candidates.breakers()
 
     # -- ending and forgetting -------------------------------------------------------------------------------------
 
@@ -332,17 +317,6 @@ def _idempotency_key(caller: Caller, key: str) -> str:
     if owner is None and len(key) < ANONYMOUS_MIN_CHARACTERS:
         owner = caller.account
     return msgspec.json.encode([owner, key]).decode()  # no other pair looks like it
-
-
-def _fits(other: Candidate, first: Candidate, ask: Ask) -> bool:
-    """Return whether `other` can answer in the place of `first`: who keeps the history must not change."""
-    if other.upstream.history != first.upstream.history:
-        return False
-    try:
-        other.upstream.check(ask)
-    except AskError:
-        return False
-    return True
 
 
 def is_run_id(text: str) -> bool:

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from tests import redaction
 from tests.browser.parts import CuttingProxy, Model, relay
@@ -36,6 +36,12 @@ def _chromium() -> str:
     return path
 
 
+def launched(playwright: Playwright) -> Browser:
+    """Start the browser. The caller closes it, or is a `with` block."""
+    no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # as root Chromium does not start with it
+    return playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS + no_sandbox)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _nothing_secret_is_printed() -> Iterator[None]:
     yield
@@ -44,11 +50,8 @@ def _nothing_secret_is_printed() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    no_sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []  # as root Chromium does not start with it
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=ARGUMENTS + no_sandbox)
+    with sync_playwright() as playwright, launched(playwright) as browser:
         yield browser
-        browser.close()
 
 
 OpenPage = Callable[..., Page]

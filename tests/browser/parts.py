@@ -6,6 +6,7 @@ import queue
 import socket
 import struct
 import threading
+import time
 from collections.abc import Iterator
 
 from tests import live
@@ -36,6 +37,17 @@ class Answering:
         """Say a piece of the answer."""
         self._delta({"content": text})
 
+    def tokens(self, texts: list[str]) -> None:
+        """Say many pieces in one write."""
+        self.call.chunk("".join(_line({"delta": {"content": text}, "finish_reason": None}) for text in texts).encode())
+
+    def pace(self, texts: list[str], seconds: float) -> None:
+        """Say a piece every `seconds`."""
+        began = time.monotonic()
+        for number, text in enumerate(texts):
+            time.sleep(max(0, began + number * seconds - time.monotonic()))
+            self.token(text)
+
     def think(self, text: str) -> None:
         """Say a piece of the reasoning."""
         self._delta({"reasoning_content": text})
@@ -56,8 +68,11 @@ class Answering:
         self._choice({"delta": delta, "finish_reason": None})
 
     def _choice(self, choice: dict[str, object]) -> None:
-        chunk = {"object": "chat.completion.chunk", "choices": [{"index": 0, **choice}]}
-        self.call.chunk(f"data: {json.dumps(chunk)}\n\n".encode())
+        self.call.chunk(_line(choice).encode())
+
+
+def _line(choice: dict[str, object]) -> str:
+    return f"data: {json.dumps({'object': 'chat.completion.chunk', 'choices': [{'index': 0, **choice}]})}\n\n"
 
 
 class Model:

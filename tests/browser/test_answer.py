@@ -1,10 +1,13 @@
 """static/answer.js: an answer is painted at once, then frame by frame; its exact text is to be had at any time."""
 
+import gzip
+
 from playwright.sync_api import Page, expect
 
+from streaming.web.joining import joined_modules
 from tests.browser.conftest import OpenPage
 from tests.browser.rendering import open_sheet
-from tests.live import Relay
+from tests.live import ROOT, Relay
 
 # Frames come when the test draws them, and no timer comes in between.
 BY_HAND = """() => {
@@ -75,6 +78,24 @@ def test_a_burst_is_worked_off_a_little_a_frame(open_page: OpenPage, server: Rel
     assert ended == len(text)
     assert max(steps) <= 2 * 1024
     assert len(steps) >= len(text) / 2048
+
+
+def test_laying_out_is_work_too(open_page: OpenPage, server: Relay) -> None:
+    """It takes longer than reading: where it takes all of a paint's time, one piece is written in each."""
+    page = by_hand(open_page, server)
+    lengths = page.evaluate(
+        """() => {
+            let now = 0;
+            performance.now = () => now;
+            const measure = Element.prototype.getBoundingClientRect;
+            Element.prototype.getBoundingClientRect = function () { now += 10; return measure.call(this); };
+            view.append("word ".repeat(1000));
+            const lengths = [body.textContent.length];
+            for (let frame = 0; frame < 6; frame++) lengths.push((draw(), body.textContent.length));
+            return lengths;
+        }"""
+    )
+    assert lengths == [1024, 2048, 3072, 4096, 5000, 5000, 5000]
 
 
 def test_input_comes_in_between(open_page: OpenPage, server: Relay) -> None:
@@ -277,13 +298,8 @@ def test_a_selection_survives_the_words_that_follow(open_page: OpenPage, server:
     assert page.evaluate("getSelection().toString()") == selected
 
 
-def test_the_modules_are_small(open_page: OpenPage, server: Relay) -> None:
+def test_the_modules_are_small() -> None:
     """What the page loads to show answers, as it is sent; half of what the smallest of its peers weighs is for all."""
-    page = open_sheet(open_page, server)
-    sizes = page.evaluate(
-        """async () => Promise.all(["inline", "markdown", "answer", "scroll"].map(async (name) => {
-            const { body } = await fetch(`/static/${name}.js`);
-            return (await new Response(body.pipeThrough(new CompressionStream("gzip"))).arrayBuffer()).byteLength;
-        }))"""
-    )
-    assert sum(sizes) <= 13 * 1024
+    static = ROOT / "static"
+    shows = {name: joined_modules(static, name) for name in ("answer", "scroll")}
+    assert sum(len(gzip.compress(script.encode())) for script in shows.values()) <= 11 * 1024

@@ -77,7 +77,7 @@ def test_a_language_within_another_is_coloured_too(open_page: OpenPage, server: 
 def test_what_is_unknown_or_too_long_stays_as_it_is(open_page: OpenPage, server: Relay) -> None:
     page = open_sheet(open_page, server)
     scripts = scripts_of(page)
-    for name, text in [("cobol", "MOVE 1 TO A."), ("__proto__", "x"), ("constructor", "x"), ("js", "let a;\n" * 8000)]:
+    for name, text in [("cobol", "MOVE 1 TO A."), ("__proto__", "x"), ("constructor", "x"), ("js", "let a;\n" * 3000)]:
         assert page.evaluate(HIGHLIGHT, [text, name]) == [text, 0, 0]
     assert scripts == ["code.js"]
 
@@ -87,6 +87,21 @@ def test_a_faulty_grammar_costs_no_text(open_page: OpenPage, server: Relay) -> N
     faulty = "export default () => ({ __emitTokens(code, emitter) { emitter.addText(code.slice(1)); } });"
     page.route("**/sql.min.js", lambda route: route.fulfill(content_type="text/javascript", body=faulty))
     assert page.evaluate(HIGHLIGHT, ["SELECT 1", "sql"]) == ["SELECT 1", 0, 0]
+
+
+def test_long_lines_stay_as_they_are(open_page: OpenPage, server: Relay) -> None:
+    """C++'s grammar takes 13 s for a word of 49,000 letters, Java's minutes."""
+    page = open_sheet(open_page, server)
+    for length, coloured in [(250, True), (301, False)]:
+        text = "return " + "x" * (length - 7) + "\nreturn"
+        assert (page.evaluate(HIGHLIGHT, [text, "cpp"])[1] > 0) == coloured
+
+
+def test_code_that_nests_without_end_stays_as_it_is(open_page: OpenPage, server: Relay) -> None:
+    page = open_sheet(open_page, server)
+    for text in ('"${' * 16_000, '"${' * 100):
+        assert page.evaluate(HIGHLIGHT, [text, "bash"]) == [text, 0, 0]
+    assert page.evaluate(HIGHLIGHT, ['"${' * 5, "bash"])[1] > 0
 
 
 def test_selected_code_is_left_alone_until_it_is_not(open_page: OpenPage, server: Relay) -> None:

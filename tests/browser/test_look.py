@@ -1,11 +1,14 @@
 """How the page looks, as its address asks; and the policy that it is under."""
 
+from urllib.parse import urlsplit
+
 import pytest
 import requests
 from playwright.sync_api import Browser, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.parts import Model
+from tests.browser.payloads import PAYLOADS
 from tests.browser.steps import answer, ask, complete
 from tests.live import Relay
 
@@ -95,6 +98,26 @@ def test_markup_stays_text(open_page: OpenPage, server: Relay, model: Model) -> 
     assert page.locator(".question").text_content() == XSS
     assert "onerror" in answer(page).text_content()
     assert page.locator("main img, main script").count() == 0
+
+
+def test_a_readers_words_are_never_markup(open_page: OpenPage, server: Relay, model: Model) -> None:
+    """Each payload as a question, on the page and after a reload: one text node, no request to anywhere else."""
+    page = open_page(server.url)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    questions = [payload.replace("\0", "").strip() for payload in PAYLOADS]
+    box = "() => { for (const box of document.querySelectorAll('textarea')) box.value = ''; }"
+    for number in range(0, len(questions), 10):
+        page.evaluate(box)
+        ask(page, "\n".join(questions[number : number + 10]))
+        model.next().end()
+        expect(page.locator(".turn.live")).to_have_count(0)
+    for _ in range(2):
+        shown = page.evaluate("[...document.querySelectorAll('.question .words')].map((words) => words.textContent)")
+        assert "\n".join(shown) == "\n".join(questions)
+        assert page.locator(".question .words > *").count() == 0
+        page.reload()
+    assert {urlsplit(url).netloc for url in asked} == {urlsplit(server.url).netloc}
 
 
 def test_every_page_has_the_exact_policy(server: Relay, model: Model) -> None:

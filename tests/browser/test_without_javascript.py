@@ -2,6 +2,7 @@
 
 import re
 import threading
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -9,6 +10,7 @@ from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import OpenPage
 from tests.browser.parts import Answering, Model, relay
+from tests.browser.payloads import PAYLOADS
 from tests.browser.test_access import axe, check  # noqa: F401  # the fixture
 from tests.live import Relay
 
@@ -44,6 +46,25 @@ def test_a_question_gets_a_page(page: Page, model: Model) -> None:
     expect(page.locator(".answer .text")).to_have_text(f"Hello {XSS}")
     expect(page.locator(".note")).to_have_count(0)
     expect(page.locator(".question")).to_have_text("Hi")
+
+
+def test_nobodys_words_are_markup(page: Page, model: Model) -> None:
+    """Each payload as question, thought and answer, where the server alone writes the page."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    words = "\n".join(payload.replace("\0", "") for payload in PAYLOADS)
+    ask(page, words)
+    call = model.next()
+    call.think(words)
+    call.token(words)
+    call.end()
+    expect(page.get_by_role("textbox")).to_be_visible()
+    expect(page.locator(".answer .text")).to_contain_text("__proto__")
+    for place in (".question", ".reasoning", ".answer .text"):
+        assert page.locator(f"{place} > *").count() == 0, place
+        assert (page.locator(place).text_content() or "").count("<script") == words.count("<script"), place
+    assert page.locator("script, img, iframe, style, object, embed").count() == 0
+    assert {urlsplit(url).netloc for url in asked if not url.startswith("data:")} == {urlsplit(page.url).netloc}
 
 
 def test_a_reload_asks_nothing_again(page: Page, model: Model) -> None:

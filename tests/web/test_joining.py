@@ -50,6 +50,15 @@ def test_loading_later_stays_as_it_is(tmp_path: Path) -> None:
     assert 'await import("./later.js")' in joined_modules(tmp_path, "page")
 
 
+def test_block_comments_are_not_sent(tmp_path: Path) -> None:
+    page = '/** Two\n * lines */\nconst a = "/* text */"; // said /* in passing */\n  /** one */\n  a();\n'
+    write(tmp_path, page=page)
+    script = joined_modules(tmp_path, "page")
+    assert script == (
+        'const $page = (() => {\nconst a = "/* text */"; // said /* in passing */\n  a();\nreturn {  };\n})();\n'
+    )
+
+
 def test_the_pages_own_modules_can_be_joined() -> None:
     script = joined_modules(ROOT / "static", "page")
     assert "const $client" in script
