@@ -124,3 +124,10 @@ class Models(msgspec.Struct, frozen=True, kw_only=True):
 
     object: Literal["list"] = "list"
     data: list[Model]
+
+
+class VisitorToken(msgspec.Struct, frozen=True, kw_only=True):
+    """What a page's visitor asks with, and for how many seconds."""
+
+    token: str
+    expires_in: int

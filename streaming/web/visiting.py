@@ -3,6 +3,7 @@
 from flask import Blueprint, Response, g, request
 
 from streaming.web.asking import read_body
+from streaming.web.bodies import VisitorToken
 from streaming.web.relay import current_relay
 from streaming.web.streams import json_response
 from streaming.web.visitors import TOKEN_SECONDS, remember
@@ -29,7 +30,7 @@ def renew() -> Response:
     token = visitor_token()
     if token is None:
         raise Refusal("not_found", "This relay has no public page (PUBLIC_PAGE).")
-    return json_response({"token": token, "expires_in": TOKEN_SECONDS})
+    return json_response(VisitorToken(token=token, expires_in=TOKEN_SECONDS))
 
 
 @visiting.after_app_request

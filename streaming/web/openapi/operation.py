@@ -9,6 +9,12 @@ from streaming.wire.errors import FAILURES
 ANY_ROUTE = ("bad_request", "uri_too_long", "headers_too_large", "method_not_allowed", "internal")
 WITH_BODY = ("request_timeout", "body_too_large")
 NEW_RUN = (
+    "unauthorized",
+    "forbidden",
+    "rate_limited",
+    "too_many_streams",
+    "budget_spent",
+    "file_not_found",
     "unknown_upstream",
     "conversation_not_found",
     "conversation_busy",
@@ -18,6 +24,7 @@ NEW_RUN = (
     "draining",
     "store_unavailable",
 )
+CALLER = ("unauthorized", "forbidden", "rate_limited")
 ONE_RUN = ("not_found", "run_not_found", "other_instance", "run_expired", "store_unavailable")
 COSTLY_GET = ("forbidden",)
 RESUMED = (*ONE_RUN, "bad_cursor")
@@ -104,6 +111,7 @@ OPENAI_FAILED = {
     )
     for status in FAILED_STATUSES
 }
+PROBE = Told(description="Frames at known times, and an end.", content={SSE: "ProbeStream"}, headers=STREAM_HEADERS)
 NOT_CHANGED = Told(description="The browser has it already.")
 
 

@@ -5,6 +5,7 @@
 
 from streaming.web.openapi.operation import (
     ASKED,
+    CALLER,
     COME_BACK,
     COSTLY_GET,
     FAILED,
@@ -17,6 +18,7 @@ from streaming.web.openapi.operation import (
     NOT_RUNNING,
     ONE_RUN,
     OPENAI_FAILED,
+    PROBE,
     RESUMED,
     SSE,
     STARTED,
@@ -101,7 +103,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="runs",
         body={JSON: "Feedback"},
         answers=json_answer("The upstream has taken it.", "Rated"),
-        refusals=(*ONE_RUN, *UPSTREAM_CALL, "not_supported", "run_unfinished", "unsupported_media_type"),
+        refusals=(*CALLER, *ONE_RUN, *UPSTREAM_CALL, "not_supported", "run_unfinished", "unsupported_media_type"),
     ),
     ("GET", "feedback.suggested"): Operation(
         tag="runs",
@@ -109,16 +111,17 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             **json_answer("Questions to go on with.", "Suggested"),
             202: Told(description="They are being made.", content={JSON: "Suggested"}, headers=("Retry-After",)),
         },
-        refusals=(*ONE_RUN, *UPSTREAM_CALL, *COSTLY_GET, "not_supported", "run_unfinished"),
+        refusals=(*CALLER, *ONE_RUN, *UPSTREAM_CALL, *COSTLY_GET, "not_supported", "run_unfinished"),
     ),
     ("GET", "upstreams.list_upstreams"): Operation(
-        tag="upstreams", answers=json_answer("What can be asked.", "AskableUpstreams")
+        tag="upstreams", answers=json_answer("What can be asked.", "AskableUpstreams"), refusals=CALLER
     ),
     ("POST", "files.upload"): Operation(
         tag="upstreams",
         body={MULTIPART: "Upload"},
         answers=json_answer("The file, as an ask names it.", "Uploaded", 201),
         refusals=(
+            *CALLER,
             *UPSTREAM_CALL,
             "unknown_upstream",
             "not_supported",
@@ -147,12 +150,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         error="OpenAIRefused",
     ),
     ("GET", "openai.models"): Operation(
-        tag="openai", answers=json_answer("The models.", "Models"), error="OpenAIRefused"
+        tag="openai", answers=json_answer("The models.", "Models"), refusals=CALLER, error="OpenAIRefused"
     ),
     ("GET", "openai.model"): Operation(
         tag="openai",
         answers=json_answer("The model.", "Model"),
-        refusals=("model_not_found", "not_found"),
+        refusals=(*CALLER, "model_not_found", "not_found"),
         error="OpenAIRefused",
     ),
     ("POST", "ai_sdk.ask"): Operation(
@@ -166,12 +169,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         tag="ai-sdk",
         parameters=("startIndex", "flush_ms"),
         answers={200: UI_STREAM, 204: NOT_RUNNING},
-        refusals=(*RESUMED, *COSTLY_GET),
+        refusals=(*CALLER, *RESUMED, *COSTLY_GET),
     ),
     ("POST", "ai_sdk.end"): Operation(
         tag="ai-sdk",
         answers={**json_answer("The run's end.", "End"), 202: COME_BACK, 204: NOT_RUNNING, 303: TO_PAGE},
-        refusals=("not_found", "store_unavailable", *WITH_BODY),
+        refusals=(*CALLER, "not_found", "store_unavailable", *WITH_BODY),
     ),
     ("GET", "relay.healthz"): Operation(tag="operation", answers=json_answer("Alive.", "Health")),
     ("GET", "relay.readyz"): Operation(
@@ -180,6 +183,25 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             **json_answer("Ready for new runs; a shared store that is away is told here too.", "Readiness"),
             **json_answer("Draining or starting.", "Readiness", 503),
         },
+    ),
+    **{
+        (method, "probe.frames"): Operation(
+            tag="operation",
+            parameters=("last_event_id", "Last-Event-ID", "frames", "interval_ms", "silence_seconds"),
+            answers={200: PROBE},
+            refusals=("bad_cursor", "too_many_runs", *COSTLY_GET, *WITH_BODY),
+        )
+        for method in ("GET", "POST")
+    },
+    ("POST", "visiting.renew"): Operation(
+        tag="pages",
+        answers=json_answer("A token for POST /runs and POST /chat.", "VisitorToken"),
+        refusals=("not_found", *WITH_BODY),
+    ),
+    ("GET", "scrape.metrics"): Operation(
+        tag="operation",
+        answers={200: Told(description="The metrics.", content={"text/plain": ""}, headers=("Cache-Control",))},
+        refusals=CALLER,
     ),
     ("GET", "openapi.description"): Operation(tag="operation", answers=json_answer("This description.", "")),
     ("GET", "page.index"): Operation(

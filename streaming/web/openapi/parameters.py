@@ -53,6 +53,13 @@ _TABLE: dict[str, tuple[str, str, Schema]] = {  # name -> where, what, type
         "The number of chunks received; negative = that many from the end.",
         {"type": "integer", "minimum": -(10**15) + 1, "maximum": 10**15 - 1},
     ),
+    "frames": ("query", "How many frames.", {"type": "integer", "minimum": 1, "maximum": 1000}),
+    "interval_ms": ("query", "How far apart.", {"type": "integer", "minimum": 10, "maximum": 5000}),
+    "silence_seconds": (
+        "query",
+        "How long nothing but heartbeats comes before the second frame.",
+        {"type": "number", "minimum": 0, "maximum": 300, "examples": [0]},
+    ),
     "accent": ("query", "A colour: three or six hex digits.", {"type": "string", "examples": ["0a7"]}),
 }
 

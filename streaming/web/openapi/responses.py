@@ -56,6 +56,10 @@ def _headers(told: Told, codes: Sequence[str]) -> dict[str, Any]:
     possible = {*told.headers, *told.may_have}
     if any(REFUSALS.get(code) in {429, 503} for code in codes):
         possible.add("Retry-After")
+    if any(REFUSALS.get(code) == 429 for code in codes):
+        possible |= {"RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"}
+    if "unauthorized" in codes:
+        possible.add("WWW-Authenticate")
     if "method_not_allowed" in codes:
         required.add("Allow")
     return {

@@ -39,6 +39,7 @@ _ANSWERED = (
     bodies.Refused,
     bodies.OpenAIRefused,
     bodies.Models,
+    bodies.VisitorToken,
 )
 _PYTHON = {"None": "null", "True": "true", "False": "false"}
 _NEEDS_ONE_OF = ("prompt", "query", "messages", "inputs")
@@ -208,6 +209,7 @@ def _streams() -> dict[str, Schema]:
             "type": "string",
             "description": "The answer's text alone. A run that does not end well breaks the body off.",
         },
+        "ProbeStream": _events("The frames of a probe as Server-Sent Events, `end` the last."),
         "ChunkStream": _events("OpenAI's chunks as Server-Sent Events; the text `[DONE]` is the last one's data."),
         "UiMessageStream": _events(
             "The AI SDK's UI message stream: its chunks, which docs/ai-sdk.md tells, as Server-Sent Events."
