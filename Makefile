@@ -6,8 +6,10 @@ BIN := .venv/bin
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-run: setup ## serve on http://127.0.0.1:8000 (settings: environment or .env); REDIS=1: two workers that share runs
-ifdef REDIS
+run: setup ## serve on http://127.0.0.1:8000 (settings: environment or .env); REDIS=1: two workers that share runs; NGINX=1: nginx in front
+ifdef NGINX
+	@exec scripts/with-nginx $(if $(REDIS),scripts/with-redis) $(BIN)/python app.py
+else ifdef REDIS
 	@exec scripts/with-redis $(BIN)/python app.py
 else
 	@exec $(BIN)/python app.py

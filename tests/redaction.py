@@ -13,7 +13,7 @@ SHORTEST = 8  # a shorter text ("hi") is found in any other
 MOST = 5000  # secrets kept
 _SECRET_SETTING = re.compile(r"KEY|SECRET|PASSWORD|TOKEN")
 _QUERY = re.compile(r"[?&](prompt|query|last_event_id|after|api-version|key|user|inputs)=")
-_PUBLIC = {"role", "model", "type", "response_mode", "user"}  # of an upstream's request
+_PUBLIC = {"role", "model", "type", "response_mode", "user", "trace_id"}  # of an upstream's request
 
 _secrets: set[str] = set()
 _logs: list[list[str]] = []
@@ -57,12 +57,9 @@ def _keep(text: str) -> None:
 
 
 def leaks() -> list[str]:
-    """Return the lines that hold what they must not."""
-    text = "".join(line for lines in _logs for line in lines)
-    found = {secret for secret in _secrets if secret in text}
-    return [
-        line
-        for lines in _logs
-        for line in lines
-        if _QUERY.search(line) or any(secret.partition("\n")[0] in line for secret in found)
-    ]
+    """Return what was printed and must not have been, and the lines that hold it."""
+    lines = [line for log in _logs for line in log]
+    text = "".join(lines)
+    found = {secret.partition("\n")[0] for secret in _secrets if secret in text}
+    told = [f"{secret!r} in {line}" for line in lines for secret in found if secret in line]
+    return told + [line for line in lines if _QUERY.search(line)]

@@ -98,7 +98,8 @@ def test_one_line_for_each_run_and_each_refusal_and_not_a_word_of_what_was_said(
 def test_text_lines_say_the_same() -> None:
     with relay(UPSTREAM="demo") as server:
         requests.post(f"{server.url}/chat", json={"prompt": "/long 1"}, timeout=20)
-        pattern = r"^\S+ \S+ INFO sluice run ended run=[0-9a-f]{16} upstream=demo model=demo reason=done .* tries=1 "
+        hashes = "run=[0-9a-f]{16} who=[0-9a-f]{16}"
+        pattern = rf"^\S+ \S+ INFO sluice run ended {hashes} upstream=demo model=demo reason=done .* tries=1 "
         wait_until(lambda: re.search(pattern, server.log(), re.MULTILINE), "the line is there")
         assert re.search(r"^\S+ \S+ INFO gunicorn.error Booting worker", server.log(), re.MULTILINE)
 

@@ -54,8 +54,8 @@ def test_a_traceback_stays_in_its_json_line() -> None:
         failed.exc_info = sys.exc_info()
     line = JsonFormatter().format(failed)
     assert "\n" not in line
-    assert json.loads(line)["exception"].endswith("ValueError: why")
-    assert TextFormatter().format(failed).endswith("ValueError: why")
+    assert json.loads(line)["exception"].endswith("\nValueError")  # its words may quote a prompt
+    assert TextFormatter().format(failed).endswith("\nValueError")
 
 
 @pytest.mark.parametrize("format_", ["text", "json"])

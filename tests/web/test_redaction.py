@@ -112,4 +112,4 @@ def test_the_check_of_all_tests_sees_what_it_should(line: str, monkeypatch: pyte
     lines = redaction.collected({"UPSTREAM": "openai"})
     redaction.overhear(b"POST / HTTP/1.1\r\nAuthorization: Bearer sk-overheard", json.dumps({"query": PROMPT}).encode())
     lines += ["all is well\n", line]
-    assert redaction.leaks() == [line]
+    assert [leak.endswith(line) for leak in redaction.leaks()] == [True]
