@@ -1,7 +1,7 @@
 # `make run` and `make test` set up everything they need. `make help` lists the rest.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-.PHONY: help run test fuzz soak test-real screenshots check format lock clean setup setup-dev
+.PHONY: help run test fuzz soak test-real screenshots bench check format lock clean setup setup-dev
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,6 +35,19 @@ screenshots: setup-dev ## docs/images, from the running page
 	@scripts/ensure-chromium
 	$(BIN)/python -m tests.browser.screenshots
 
+bench: setup .venv-bench/.installed ## what a token costs here, beside peers; LITELLM=1: beside its proxy too; ARGS="--rounds 5"
+ifdef LITELLM
+	@$(MAKE) --no-print-directory .venv-bench-litellm/.installed
+endif
+	$(BIN)/python -m bench $(ARGS)
+
+.venv-bench/.installed: bench/peers/requirements.txt
+.venv-bench-litellm/.installed: bench/peers/requirements-litellm.txt
+.venv-bench/.installed .venv-bench-litellm/.installed:
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/pip install --quiet --disable-pip-version-check -r $<
+	touch $@
+
 check: setup-dev ## format, lint, types, known holes in what is pinned
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,7 +66,7 @@ lock: setup-dev ## compile pyproject.toml's ranges into exact pins with hashes, 
 	  -c requirements.txt -o requirements-dev.txt --custom-compile-command "make lock"
 
 clean: ## remove what the other targets made
-	rm -rf .venv .venv-real .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/real/node_modules
+	rm -rf .venv .venv-real .venv-bench .venv-bench-litellm .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/real/node_modules
 
 setup:
 	@scripts/setup requirements.txt
