@@ -15,8 +15,11 @@ from flask import Flask, Request, g
 from simple_websocket.errors import ConnectionClosed
 from werkzeug.exceptions import HTTPException
 
-from streaming.relay.runs import Caller
+from streaming.relay.caller import Caller
+from streaming.relay.observing import nobody
 from streaming.web import asking
+from streaming.web.credentials import ApiKeys, Tokens
+from streaming.web.guard import Guard
 from streaming.web.ws_session import Session
 from streaming.web.ws_socket import BoundedServer
 from streaming.wire import openai_ask, ui_messages
@@ -124,7 +127,15 @@ class _Runs:
 
 
 class _Relay:
-    runs, ws_idle_seconds = _Runs(), 300.0
+    runs, ws_idle_seconds, observer = _Runs(), 300.0, staticmethod(nobody)
+    guard = Guard(
+        keys=ApiKeys([]),
+        tokens=Tokens(secret="s" * 32, public_key="", audience="", issuer=""),
+        page=None,
+        anonymous=True,
+        demo_only=False,
+        proxies="auto",
+    )
 
 
 class _Socket:
