@@ -61,5 +61,5 @@ limit_request_line = 8190  # gunicorn's most: about 900 Chinese characters, perc
 control_socket_disable = True  # not needed, and unwritable in containers
 http_protocols = "h1"  # this worker would serve the streams of one HTTP/2 connection one after another
 logconfig_dict = logs.config(_settings.log_format)
-accesslog = None  # its lines hold query strings, and so prompts
+logger_class = "streaming.web.server_log.ServerLog"
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112  # a heartbeat on disk can block
