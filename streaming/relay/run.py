@@ -91,6 +91,7 @@ class Run:
                 sleeper.sleep(left)
         finally:
             self.log.unwatch(grown)
+            sleeper.close()
         return self.ended
 
     def end_early(self, reason: str, within_seconds: float = STOP_SECONDS) -> None:

@@ -43,6 +43,32 @@ def test_the_first_alarm_ends_a_sleep_and_the_next_sleep_has_its_own() -> None:
     assert slept == [False, False]
 
 
+def test_a_sleep_is_neither_cut_nor_lengthened_by_the_timer_of_the_one_before() -> None:
+    sleeper, slept = Sleeper(), []
+    sleeping = gevent.spawn(lambda: [slept.append(sleeper.sleep(seconds)) for seconds in (0.02, FOR_EVER, 0.02)])
+    gevent.sleep(0)
+    sleeper.wake()
+    wait_until(lambda: slept == [True], "the wake-up ends the sleep")
+    gevent.sleep(0.05)  # the first sleep's time is over, the second one's is not
+    assert slept == [True]
+    sleeper.wake()
+    sleeping.get(timeout=5)
+    assert slept == [True, True, False]
+
+
+def test_a_closed_cursor_leaves_no_timer_behind() -> None:
+    loop, run = gevent.get_hub().loop, Told()
+    cursor = run.follow(run.last_seq)
+    before = loop.activecnt
+    reading = gevent.spawn(cursor.read, FOR_EVER)
+    gevent.sleep(0)
+    run.say("token")
+    assert [entry.type for entry in reading.get(timeout=5)] == ["token"]
+    assert loop.activecnt > before  # for the next sleep
+    cursor.close()
+    assert loop.activecnt == before
+
+
 class Told(Run):
     """A run whose log the test writes."""
 

@@ -1,0 +1,109 @@
+"""What a token costs, in counts that are the same on every machine. Wall time and CPU time are for `make bench`.
+
+Each token is sent when the one before it has arrived: so none leaves together with another, and each pays in full.
+"""
+
+import re
+import signal
+import subprocess
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import requests
+
+from tests.leaks import worker_pid
+from tests.live import WAIT_SECONDS, Call, Relay, relay, scripted
+from tests.relay.support import DONE, FINISH, token_chunk
+from tests.web.client import request
+
+TOKENS = 200
+ROUNDS = 3  # the cheapest counts: on a busy machine the worker's own clock, four times a second, adds to the others
+MAX_SWITCHES = 2.3  # the hub wakes the subscriber, and gets the turn back
+MAX_PYTHON_CALLS = 55  # 52 with Python 3.11; the rest is for the libraries' next versions
+MAX_SYSTEM_CALLS = {"recvfrom": 1.2, "sendto": 1.2, "epoll_wait": 1.3}  # one each
+MAX_ALL_SYSTEM_CALLS = 4.5  # with libev's getpid, by which it notices a fork
+COUNTING = {"GUNICORN_CMD_ARGS": f"-c {Path(__file__).parent / 'counted_gunicorn.py'}"}
+
+Pass = Callable[[int], None]
+
+
+@contextmanager
+def stream(**settings: str) -> Iterator[tuple[Relay, Pass]]:
+    """One open stream; `pass_on(count)` sends so many tokens through it."""
+    settings = {"UPSTREAM": "openai", "UPSTREAM_MODEL": "m", **settings}
+    with (
+        scripted(lambda call: call.start() or call.closed.wait(WAIT_SECONDS)) as upstream,
+        relay(UPSTREAM_URL=upstream.url, **settings) as server,
+        request(f"{server.url}/stream?prompt=x") as answer,
+    ):
+        call: Call = upstream.next_call()
+        writes = answer.chunks()
+
+        def pass_on(count: int) -> None:
+            for _ in range(count):
+                call.chunk(token_chunk("token "))
+                while b'"text":"token "' not in next(writes):
+                    pass
+
+        pass_on(20)  # what happens only once has happened
+        yield server, pass_on
+        call.chunk(FINISH + DONE)
+        call.finish()
+        call.closed.set()
+        assert b"event: end" in b"".join(writes)
+
+
+def difference(count: Callable[[], Counter[str]], pass_on: Pass) -> Counter[str]:
+    """Return what TOKENS more tokens add, and the counting itself does not."""
+
+    def counted(tokens: int) -> Counter[str]:
+        before = count()
+        pass_on(tokens)
+        return count() - before
+
+    few = counted(1)
+    return counted(TOKENS + 1) - few
+
+
+def test_a_token_costs_two_switches_and_so_many_calls() -> None:
+    with stream(**COUNTING) as (server, pass_on):
+
+        def count() -> Counter[str]:
+            return Counter(requests.get(f"{server.url}/counts", timeout=WAIT_SECONDS).json())
+
+        rounds = [difference(count, pass_on) for _ in range(ROUNDS)]
+    assert 1 <= cheapest(rounds, "switches") <= MAX_SWITCHES
+    assert 10 <= cheapest(rounds, "calls") <= MAX_PYTHON_CALLS
+
+
+def test_a_token_costs_one_receive_one_send_and_one_wait() -> None:
+    with stream() as (server, pass_on):
+        rounds = [system_calls(server, lambda: pass_on(TOKENS)) for _ in range(ROUNDS)]
+    for name, most in MAX_SYSTEM_CALLS.items():
+        assert 0.9 <= cheapest(rounds, name) <= most, rounds
+    assert min(each.total() for each in rounds) / TOKENS <= MAX_ALL_SYSTEM_CALLS, rounds
+
+
+def cheapest(rounds: list[Counter[str]], name: str) -> float:
+    """Return what one token costs of it."""
+    return min(each[name] for each in rounds) / TOKENS
+
+
+def system_calls(server: Relay, work: Callable[[], None]) -> Counter[str]:
+    """Return the relay's system calls during the work, as strace counts them."""
+    tracer = subprocess.Popen(
+        ["strace", "-f", "-c", "-p", str(worker_pid(server))],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    assert tracer.stderr is not None
+    first = tracer.stderr.readline()
+    assert "attached" in first, first
+    work()
+    tracer.send_signal(signal.SIGINT)
+    _, summary = tracer.communicate(timeout=WAIT_SECONDS)
+    rows = re.findall(r"^ *[\d.]+ +[\d.]+ +\d+ +(\d+) +(?:\d+ +)?(\w+)$", summary, re.MULTILINE)
+    return Counter({name: int(calls) for calls, name in rows if name != "total"})
