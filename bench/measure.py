@@ -13,7 +13,6 @@ from bench.targets import Running
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 SETTLE_SECONDS = 0.3  # what a target does behind the last answer is part of its cost
-LOAD_SECONDS = 240.0
 
 
 @dataclass(frozen=True)

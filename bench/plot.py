@@ -5,12 +5,14 @@ Colours come from style rules, so that the picture is readable on a light and on
 
 import html
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.targets import NAMES
 
 WIDTH, CHART_HEIGHT, TOP, LEFT, RIGHT = 720, 190, 44, 150, 90
+OFF_THE_SCALE = 4  # times the median: a bar that long would make the others invisible
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f }
 .title { font-weight: 600; font-size: 14px }
@@ -60,14 +62,14 @@ def _bars(results: Mapping[str, Any], top: int) -> tuple[str, int]:
     }
     if not found:
         return "", 0
-    longest = max(found.values())
+    longest = max(value for value in found.values() if value <= OFF_THE_SCALE * statistics.median(found.values()))
     drawn = _text(8, top + 24, "Processor time for one more token of a stream, µs", "title")
     for row, (name, value) in enumerate(sorted(found.items(), key=lambda item: item[1])):
         y = top + TOP + row * 26
-        width = (WIDTH - LEFT - RIGHT) * value / longest
+        width = (WIDTH - LEFT - RIGHT) * min(1.0, value / longest)
         drawn += _text(LEFT - 8, y + 13, _name(name), anchor="end")
         drawn += f'<rect class="bar {name}" x="{LEFT}" y="{y}" width="{width:.1f}" height="17" rx="2"/>\n'
-        drawn += _text(LEFT + width + 6, y + 13, f"{value:.0f}")
+        drawn += _text(LEFT + width + 6, y + 13, f"{value:.0f}" if value <= longest else f"{value:,.0f} (cut)")
     return drawn, TOP + len(found) * 26 + 16
 
 
@@ -85,7 +87,7 @@ def _curves(curves: Mapping[str, Sequence[Mapping[str, Any]]] | None, top: int, 
     if not curves or not points:
         return "", 0
     counts = sorted({point["count"] for point in points})
-    most = max(point["token_us"] for point in points) * 1.1
+    most = math.ceil(max(point["token_us"] for point in points) / 20) * 20  # four steps of round numbers
     span = math.log(counts[-1] / counts[0]) or 1.0
     bottom = top + TOP + CHART_HEIGHT - 24
 
