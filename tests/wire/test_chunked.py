@@ -41,6 +41,19 @@ def test_wherever_it_is_cut_it_reads_like_the_library(texts: list[bytes], cuts: 
     assert as_the_library_reads(body) == b"".join(texts)
 
 
+@pytest.mark.parametrize(
+    ("pieces", "data"),
+    [
+        ((b"5\r\nhello\r\n", b"0\r\n\r\n"), b"hello"),
+        ((b"a\r\n", b"5\r\nhello\r\n", b"\r\n0\r\n\r\n"), b"5\r\nhello\r\n"),  # the data looks like a chunk
+        ((b"1", b"2\r\nab\r\n", b"c" * 14 + b"\r\n0\r\n\r\n"), b"ab\r\n" + b"c" * 14),  # half a size came before
+        ((b"5\r\nhello", b"\r\n", b"2\r\nab\r\n", b"0\r\n\r\n"), b"helloab"),
+    ],
+)
+def test_a_chunk_that_comes_whole_is_told_from_what_looks_like_one(pieces: tuple[bytes, ...], data: bytes) -> None:
+    assert decoded(*pieces) == (data, True)
+
+
 def test_every_byte_alone() -> None:
     body = b"5\r\nhello\r\n0;x\r\nA: b\r\n\r\n"
     assert decoded(*(body[n : n + 1] for n in range(len(body)))) == (b"hello", True)
