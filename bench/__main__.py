@@ -78,7 +78,7 @@ class Bench:
 
     def load(self, target: Running, work: Work) -> Loaded:
         """Put the work on a target."""
-        url = f"http://127.0.0.1:{self._upstream_port}/work/{work.tokens}/{work.rate}"
+        url = f"http://127.0.0.1:{self._upstream_port}/plan/{work.tokens}/{work.rate}"
         with urllib.request.urlopen(urllib.request.Request(url, method="PUT")):
             pass
         return load(self.work / "load", target, work)

@@ -2,7 +2,7 @@
  * /chat-messages, at an exact pace, for thousands of clients at once.
  *
  *   upstream PORT
- *   curl -X PUT localhost:PORT/work/<tokens>/<tokens a second>    what the streams that begin from now on do
+ *   curl -X PUT localhost:PORT/plan/<tokens>/<tokens a second>    what the streams that begin from now on do
  *   curl localhost:PORT/calls                                     how many streams were begun
  *
  * One thread, one epoll, and a heap of the streams by the time of their next token: it takes a few microseconds a token,
@@ -203,7 +203,7 @@ static void serve(Client *client, const char *request, const char *head_end) {
     snprintf(text, sizeof text, "%ld", calls);
     answer_json(client, text);
   } else {
-    sscanf(request, "PUT /work/%u/%lf", &work_tokens, &work_rate);
+    sscanf(request, "PUT /plan/%u/%lf", &work_tokens, &work_rate);
     answer_json(client, "{}"); /* Dify's /parameters and the like: nothing to tell */
   }
 }
