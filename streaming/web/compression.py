@@ -35,7 +35,7 @@ ZSTD_OPTIONS: dict[int, int] = {  # 43 KB a stream; zstd's defaults take 850
     zstd.CompressionParameter.chain_log: 8,
 }
 
-WHOLE_BODIES = {"application/json", "text/html"}
+WHOLE_BODIES = {"application/json", "text/html", "text/javascript", "text/css"}
 LEFT_ALONE_LIVE = {"text/event-stream", "text/plain"}
 STREAM_CODINGS = ("gzip", "zstd")  # gzip's flushed tokens are a quarter smaller
 BODY_CODINGS = ("zstd", "gzip")  # zstd takes a third of the time
@@ -138,13 +138,18 @@ def encoded(body: Generator[bytes, None, None], encoder: Encoder) -> Iterator[by
 
 
 def install(app: Flask, compress: Compress) -> None:
-    """Let the app's JSON bodies and pages be compressed."""
+    """Let the app's JSON bodies, pages and their files be compressed."""
     if compress != "off":
         app.after_request(_compress_body)
 
 
 def _compress_body(response: Response) -> Response:
-    if response.mimetype not in WHOLE_BODIES or response.is_streamed or response.content_encoding:
+    if response.mimetype not in WHOLE_BODIES or response.content_encoding:
+        return response
+    if response.direct_passthrough and response.status_code == 200:  # a file of the page's, small; no part of one
+        response.direct_passthrough = False
+        response.make_sequence()
+    if response.is_streamed:
         return response
     response.vary.add("Accept-Encoding")
     body = response.get_data()

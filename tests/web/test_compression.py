@@ -480,3 +480,16 @@ def test_whatever_is_cut_nothing_is_lost_or_doubled(
     assert [type_ for _, type_, _ in seen].count("end") == 1
     data = text.encode()
     assert seen[-1][2]["digest"] == {"bytes": len(data), "crc32": f"{zlib.crc32(data):08x}"}
+
+
+@pytest.mark.parametrize("path", ["/embed.js", "/client.js", "/static/page.css"])
+def test_the_pages_files_are_compressed_and_still_not_sent_twice(server: Relay, path: str) -> None:
+    plain = requests.get(server.url + path, headers={"Accept-Encoding": "identity"}, timeout=20)
+    packed = requests.get(server.url + path, headers={"Accept-Encoding": "gzip"}, timeout=20)
+    assert packed.headers["Content-Encoding"] == "gzip"
+    assert int(packed.headers["Content-Length"]) < len(plain.content) / 2
+    assert packed.content == plain.content
+    again = {"Accept-Encoding": "gzip", "If-None-Match": packed.headers["ETag"]}
+    assert requests.get(server.url + path, headers=again, timeout=20).status_code == 304
+    part = requests.get(server.url + path, headers={"Accept-Encoding": "gzip", "Range": "bytes=0-99"}, timeout=20)
+    assert (part.status_code, part.content) == (206, plain.content[:100])
