@@ -15,6 +15,8 @@ _SECRET_SETTING = re.compile(r"KEY|SECRET|PASSWORD|TOKEN")
 _QUERY = re.compile(r"[?&](prompt|query|last_event_id|after|api-version|key|user|inputs)=")
 _PUBLIC = {"role", "model", "type", "response_mode", "user", "trace_id"}  # of an upstream's request
 
+_WORD = re.compile("[a-z]*")  # one plain word, such as a logger's name, is in many a line by right
+
 _secrets: set[str] = set()
 _logs: list[list[str]] = []
 
@@ -52,7 +54,7 @@ def _keep_texts(value: Any) -> None:
 
 
 def _keep(text: str) -> None:
-    if len(text) >= SHORTEST and len(_secrets) < MOST:
+    if len(text) >= SHORTEST and not _WORD.fullmatch(text) and len(_secrets) < MOST:
         _secrets.add(text[:200])
 
 
