@@ -177,7 +177,8 @@ def _traces(settings: Settings) -> "Traces | None":
         from streaming.traces import Traces
     except ImportError:
         log.error(
-            "No traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but the extra is not installed: pip install '.[otel]'"
+            "No traces: OTEL_EXPORTER_OTLP_ENDPOINT is set, but OpenTelemetry is not installed: "
+            "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
         )
         return None
     return Traces(settings.otel_exporter_otlp_endpoint)

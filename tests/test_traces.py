@@ -147,4 +147,4 @@ def test_without_the_extra_the_relay_runs_without_traces(tmp_path: Path, endpoin
     (tmp_path / "opentelemetry.py").write_text("raise ImportError")
     with relay(UPSTREAM="demo", OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, PYTHONPATH=str(tmp_path)) as server:
         assert requests.post(f"{server.url}/chat", json={"prompt": "/long 1"}, timeout=20).ok
-        assert ("the extra is not installed" in server.log()) is bool(endpoint)
+        assert ("OpenTelemetry is not installed" in server.log()) is bool(endpoint)
