@@ -6,7 +6,6 @@ with it, and takes 126 (50 streams of 50 tokens a second, one relay after the ot
 """
 
 import ssl
-import time
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -161,57 +160,3 @@ def _inflate_for(coding: str) -> Callable[[bytes], bytes] | None:
     if coding.lower() in {"gzip", "x-gzip", "deflate"}:
         return zlib.decompressobj(_ZLIB_OR_GZIP).decompress
     raise BodyBroken("an unknown Content-Encoding")
-
-
-class Patience:
-    """How long an answer is waited for: without a byte, without an event, and for what follows its terminal sign.
-
-    A token costs a look at the clock: one timer runs, and when it goes off it looks how long is left by then. `over` is
-    called in the hub when none is. `close` it.
-    """
-
-    def __init__(self, idle_seconds: float, progress_seconds: float, over: Callable[[], None]) -> None:
-        self._idle_seconds = idle_seconds
-        self._progress_seconds = progress_seconds
-        self._over = over
-        self._heard_at = self._progressed_at = time.monotonic()
-        self._last_word_by: float | None = None
-        self._timer: Any = None
-        self._set_timer()
-
-    def heard(self) -> None:
-        """Bytes came."""
-        self._heard_at = time.monotonic()
-
-    def progressed(self) -> None:
-        """An event came."""
-        self._progressed_at = time.monotonic()
-
-    def await_last_word(self, seconds: float) -> None:
-        """From now on only so long is left, whatever comes. Said again, it changes nothing."""
-        if self._last_word_by is None:
-            self._last_word_by = time.monotonic() + seconds
-            self._set_timer()
-
-    def _left_seconds(self) -> float:
-        by = min(self._heard_at + self._idle_seconds, self._progressed_at + self._progress_seconds)
-        if self._last_word_by is not None:
-            by = min(by, self._last_word_by)
-        return by - time.monotonic()
-
-    def _set_timer(self) -> None:
-        self.close()
-        self._timer = get_hub().loop.timer(max(0.0, self._left_seconds()))
-        self._timer.start(self._look)
-
-    def _look(self) -> None:
-        if self._left_seconds() > 0:
-            self._set_timer()
-        else:
-            self._over()
-
-    def close(self) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.close()
-            self._timer = None

@@ -12,9 +12,10 @@ import gevent
 import requests
 from gevent.event import Event as Flag
 
-from streaming.relay.body import Body, BodyBroken, BodyTimeout, Patience
+from streaming.relay.body import Body, BodyBroken, BodyTimeout
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.interrupt import Interrupted, Interruptible
+from streaming.relay.patience import Patience
 from streaming.relay.upstream import Limits, Session, Sink, read_refusal
 from streaming.wire import sse
 from streaming.wire.ask import Ask, Context

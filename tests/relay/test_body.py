@@ -14,7 +14,7 @@ import pytest
 import requests
 from gevent import socket
 
-from streaming.relay.body import READ_BYTES, Body, BodyBroken, Patience
+from streaming.relay.body import READ_BYTES, Body, BodyBroken
 
 TEXT = random.Random(1).randbytes(3 * READ_BYTES)
 RECORD_PART_BYTES = 12_000  # with the headers one TLS record, of which http.client reads 8 KiB
@@ -148,20 +148,3 @@ def test_an_unknown_coding_is_refused() -> None:
     with answering([head], None, closes=False) as (url, _), requests.Session() as session:
         with pytest.raises(BodyBroken), body_of(session, url, None):
             pass
-
-
-def test_patience_ends_at_the_first_bound_that_is_passed() -> None:
-    over: list[str] = []
-    idle = Patience(0.02, 60, lambda: over.append("idle"))
-    stuck = Patience(60, 0.02, lambda: over.append("stuck"))
-    last = Patience(60, 60, lambda: over.append("last"))
-    fine = Patience(60, 60, lambda: over.append("fine"))
-    last.await_last_word(0.02)
-    with gevent.Timeout(10):
-        while len(over) < 3:
-            idle.progressed()
-            stuck.heard()
-            gevent.sleep(0.001)
-    for each in (idle, stuck, last, fine):
-        each.close()
-    assert sorted(over) == ["idle", "last", "stuck"]
