@@ -20,8 +20,8 @@ from tests.web.client import request
 
 TOKENS = 200
 ROUNDS = 3  # the cheapest counts: on a busy machine the worker's own clock, four times a second, adds to the others
-MAX_SWITCHES = 2.3  # the hub wakes the subscriber, and gets the turn back
-MAX_PYTHON_CALLS = 51  # 48 with Python 3.11; the rest is for the libraries' next versions
+MAX_SWITCHES = 0.3  # a token is taken and sent in the hub
+MAX_PYTHON_CALLS = 23  # 21 with Python 3.11; the rest is for the libraries' next versions
 MAX_SYSTEM_CALLS = {"recvfrom": 1.2, "sendto": 1.2, "epoll_wait": 1.3}  # one each
 MAX_ALL_SYSTEM_CALLS = 4.5  # with libev's getpid, by which it notices a fork
 COUNTING = {"GUNICORN_CMD_ARGS": f"-c {Path(__file__).parent / 'counted_gunicorn.py'}"}
@@ -67,14 +67,15 @@ def difference(count: Callable[[], Counter[str]], pass_on: Pass) -> Counter[str]
     return counted(TOKENS + 1) - few
 
 
-def test_a_token_costs_two_switches_and_so_many_calls() -> None:
+def test_a_token_costs_no_switch_and_so_many_calls() -> None:
     with stream(**COUNTING) as (server, pass_on):
 
         def count() -> Counter[str]:
             return Counter(requests.get(f"{server.url}/counts", timeout=WAIT_SECONDS).json())
 
         rounds = [difference(count, pass_on) for _ in range(ROUNDS)]
-    assert 1 <= cheapest(rounds, "switches") <= MAX_SWITCHES
+        assert count()["switches"] > 0  # it counts: each request for the counts itself is some
+    assert cheapest(rounds, "switches") <= MAX_SWITCHES
     assert 10 <= cheapest(rounds, "calls") <= MAX_PYTHON_CALLS
 
 

@@ -29,9 +29,11 @@ class Sleeper:
     not closed is held by it until it goes off.
     """
 
-    __slots__ = ("_alarm", "_by", "_greenlet", "_scheduled", "_timer", "_timer_by", "_woken")
+    __slots__ = ("_alarm", "_by", "_greenlet", "_instead", "_scheduled", "_timer", "_timer_by", "_woken")
 
-    def __init__(self) -> None:
+    def __init__(self, instead: Callable[[], bool] | None = None) -> None:
+        """`instead` is called in the hub before a wake-up and may neither block nor raise; True = the sleep goes on."""
+        self._instead = instead
         self._greenlet: object | None = None
         self._alarm: Any = None  # a timer
         self._by = self._timer_by = 0.0  # monotonic: the end of this sleep, and when the timer goes off
@@ -97,7 +99,11 @@ class Sleeper:
 
     def _switch_woken(self) -> None:
         self._scheduled = False
-        if self._woken:
+        if not self._woken or self._greenlet is None:
+            return
+        if self._instead is not None and self._instead():
+            self._woken = False
+        else:
             self._switch()
 
     def _switch(self) -> None:
@@ -113,6 +119,9 @@ class Cursor:
     `flush_seconds`: once something was delivered, what comes within so long leaves together; 0 = each event at once.
     What is there already, the first token and the end never wait.
 
+    `deliver`, where it is set, gets what comes while the reader sleeps in `read`, in the hub, and returns whether the
+    reader can sleep on; it moves `seq` behind what it took. The end is never given to it.
+
     Made by Run.follow; whoever made it must `close` it. `close` may be called from anywhere, any number of times.
     `open_ones`: how many there are in this process.
     """
@@ -124,13 +133,14 @@ class Cursor:
         self.done = False
         self.complete = False
         self.sent_away = False  # the relay ended it so that its subscriber resumes elsewhere
+        self.deliver: Callable[[list[Entry]], bool] | None = None
         self._run = run
         self._on_close = on_close
         self._closed = False
         self._flush_seconds = flush_seconds
         self._held_until = 0.0  # monotonic
         self._has_token = False  # one was delivered
-        self._sleeper = Sleeper()
+        self._sleeper = Sleeper(self._delivered)
         self._watcher = self._appended if flush_seconds else self._sleeper.wake
         run.log.watch(self._watcher)
         Cursor.open_ones += 1
@@ -157,6 +167,13 @@ class Cursor:
         elif self._run.ended or self._closed:
             self.done = True
         return entries
+
+    def _delivered(self) -> bool:
+        """Return whether what came needs no reader: a switch to its greenlet and back costs more than the delivery."""
+        if self.deliver is None or self._flush_seconds or self._closed:
+            return False
+        entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
+        return bool(entries) and entries[-1].type != "end" and self.deliver(entries)
 
     def _pause_seconds(self, entries: list[Entry], timeout_seconds: float) -> float:
         if entries:

@@ -137,25 +137,25 @@ class HttpExchange:
 
     def _taker(self, decoder: sse.Decoder, patience: Patience) -> Callable[[bytes], bool]:
         """Return what takes each piece of the answer; it returns True after the last word."""
-        reader, size_bytes = self._reader, 0
+        reader, feed, append, size_bytes = self._reader, self._reader.feed, self._sink.append, 0
 
         def take(data: bytes) -> bool:
             nonlocal size_bytes
             size_bytes += len(data)
             if size_bytes > ANSWER_MAX_BYTES:
                 raise Failure("upstream_invalid")
-            patience.heard()
+            patience.heard_at = now = time.monotonic()
             for item in decoder.feed(data):
                 if isinstance(item, sse.Comment):
                     continue
-                patience.progressed()
-                for event in reader.feed(item):
-                    self._sink.append(event)
+                patience.progressed_at = now
+                for event in feed(item):
+                    append(event)
                 if reader.complete:
                     return True
             if self._stopping and reader.stop_request() is not None:
                 self._stoppable.set()
-            if reader.verdict is not None:
+            if reader.ending:
                 patience.await_last_word(LAST_WORD_SECONDS)
             return False
 
@@ -163,7 +163,7 @@ class HttpExchange:
 
     def _ended_early(self, code: str) -> Verdict:
         """After the first terminal sign nothing but usage can be missing."""
-        if self._reader.verdict is None:
+        if not self._reader.ending:
             raise Failure(code)
         return self._reader.eof()
 

@@ -91,23 +91,24 @@ class OwnRun(Run):
         self._accepted = True
         if connect_ms is not None:
             self._timing["connect"] = round(connect_ms, 1)
-        self._timing["headers"] = self._elapsed_ms()
+        self._timing["headers"] = self._ms_at(time.monotonic())
         self._write(Upstream(name=upstream.name, model=model or upstream.model, tries=tries))
 
     def append(self, event: Event) -> None:
         """Take one event from the upstream. What arrives after the run was asked to end is not part of the answer."""
         if self._ending is not None:
             return
-        self.has_token = self.has_token or isinstance(event, Token)
-        self._write(event)
         if isinstance(event, Token):
+            self.has_token = True
+            self._write(event)
             self._digest.add(event.text)
-        elif isinstance(event, Replace):
-            self._digest.replace(event.text)
-        if isinstance(event, Token | Reasoning):
             self._pace.token()
-            if "first_token" not in self._timing:
-                self._timing["first_token"] = self._elapsed_ms()
+        else:
+            self._write(event)
+            if isinstance(event, Replace):
+                self._digest.replace(event.text)
+            elif isinstance(event, Reasoning):
+                self._pace.token()
 
     def _write(self, event: Event, seq: int | None = None) -> None:
         data = jsontext.dumps(event)
@@ -115,8 +116,8 @@ class OwnRun(Run):
             raise Failure("run_too_large")
         self.last_seq = self.log.append(event.type, data, seq).seq
 
-    def _elapsed_ms(self) -> float:
-        return round((time.monotonic() - self._begun) * 1000, 1)
+    def _ms_at(self, when: float) -> float:
+        return round((when - self._begun) * 1000, 1)
 
     def _produce(self, attempts: Attempts) -> None:
         try:
@@ -189,7 +190,7 @@ class OwnRun(Run):
             usage=self._usage(verdict, reason),
             digest=self._digest.value(),
             upstream_stop=attempts.upstream_stop,
-            timing=Timing(**self._timing, total=self._elapsed_ms()),
+            timing=self._told_timing(),
             metadata=verdict.metadata,
         )
         data = jsontext.dumps(end)
@@ -198,6 +199,11 @@ class OwnRun(Run):
             ids = {name: value for name, value in end.metadata.items() if isinstance(value, str | bool)}
             end = msgspec.structs.replace(end, usage=usage, metadata={**ids, "omitted": "too large"})
         return end
+
+    def _told_timing(self) -> Timing:
+        first = self._pace.began
+        first_token = None if first is None else self._ms_at(first)
+        return Timing(**self._timing, first_token=first_token, total=self._ms_at(time.monotonic()))
 
     def _usage(self, verdict: Verdict, reason: str) -> Usage:
         """Return the upstream's counts, or our estimate where it told none or was cut off before it could."""

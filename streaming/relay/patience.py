@@ -10,26 +10,18 @@ from gevent import get_hub
 class Patience:
     """How long an answer is waited for: without a byte, without an event, and for what follows its terminal sign.
 
-    A token costs a look at the clock: one timer runs, and when it goes off it looks how long is left by then. `over` is
-    called in the hub when none is. `close` it.
+    Its owner sets `heard_at` when bytes come and `progressed_at` when an event does (monotonic). A token costs no more:
+    one timer runs, and looks how long is left when it goes off. `over` is called in the hub when none is. `close` it.
     """
 
     def __init__(self, idle_seconds: float, progress_seconds: float, over: Callable[[], None]) -> None:
         self._idle_seconds = idle_seconds
         self._progress_seconds = progress_seconds
         self._over = over
-        self._heard_at = self._progressed_at = time.monotonic()
+        self.heard_at = self.progressed_at = time.monotonic()
         self._last_word_by: float | None = None
         self._timer: Any = None
         self._set_timer()
-
-    def heard(self) -> None:
-        """Bytes came."""
-        self._heard_at = time.monotonic()
-
-    def progressed(self) -> None:
-        """An event came."""
-        self._progressed_at = time.monotonic()
 
     def await_last_word(self, seconds: float) -> None:
         """From now on only so long is left, whatever comes. Said again, it changes nothing."""
@@ -38,7 +30,7 @@ class Patience:
             self._set_timer()
 
     def _left_seconds(self) -> float:
-        by = min(self._heard_at + self._idle_seconds, self._progressed_at + self._progress_seconds)
+        by = min(self.heard_at + self._idle_seconds, self.progressed_at + self._progress_seconds)
         if self._last_word_by is not None:
             by = min(by, self._last_word_by)
         return by - time.monotonic()

@@ -84,6 +84,13 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
                 self.blocked_since = time.monotonic()
             wait_write(self.fileno())
 
+    def send_now(self, data: bytes) -> int:
+        """Send what the kernel takes at once; return how many bytes. What is wrong is told by the next `sendall`."""
+        try:
+            return int(self._sock.send(data))
+        except OSError:
+            return 0
+
     def drop(self, how: int = plain.SHUT_RDWR) -> None:
         """End the connection from outside. A waiting write then fails with EPIPE, which nobody logs as an error.
 

@@ -16,6 +16,7 @@ from streaming.relay.run import Run
 from streaming.web.asking import query
 from streaming.web.compression import Compress, compress_stream
 from streaming.web.connection import PeerWatch, reset_on_close, send_away_on_drain, watch_peer
+from streaming.web.outlet import Outlet
 from streaming.wire.answer import Answer
 from streaming.wire.errors import Refusal
 from streaming.wire.formats import HAPPY_ENDS, BodyAborted, Format, writes
@@ -102,9 +103,12 @@ def stream_run(
     if isinstance(format_, Sse | Ndjson):
         send_away_on_drain(request.environ, cursor.send_away)
     watch = watch_peer(request.environ, partial(_leave, cursor), discard=True)
-    body = _body(cursor, format_, settings.heartbeat_seconds, max_seconds, settings.observer)
+    outlet = Outlet(request.environ, cursor, format_)
+    body = _body(cursor, format_, outlet, settings.heartbeat_seconds, max_seconds, settings.observer)
     response = streaming_response(body, format_, run.id, on_close=partial(_leave, cursor, watch=watch))
     compress_stream(response, settings.compress, live=not run.ended)
+    if not response.content_encoding:
+        outlet.open()
     return response
 
 
@@ -145,9 +149,17 @@ def streaming_response(
 
 
 def _body(
-    cursor: Cursor, format_: Format, heartbeat_seconds: float, max_seconds: float, observer: Observer
+    cursor: Cursor,
+    format_: Format,
+    outlet: Outlet,
+    heartbeat_seconds: float,
+    max_seconds: float,
+    observer: Observer,
 ) -> Iterator[bytes]:
-    """Yield one write at a time; gunicorn sends each at once. The first one sends the headers, whatever there is."""
+    """Yield one write at a time; gunicorn sends each at once. The first one sends the headers, whatever there is.
+
+    What comes while it sleeps leaves by the outlet.
+    """
     now = time.monotonic()
     deadline = now + max_seconds if max_seconds else float("inf")
     ping_at = now + heartbeat_seconds  # of silence, whatever events come that the format does not show
@@ -161,6 +173,8 @@ def _body(
             yield b""
         while not cursor.done and not rolled_over:
             entries = cursor.read(max(0.001, min(ping_at, deadline) - time.monotonic()))
+            outlet.finish()
+            ping_at = max(ping_at, outlet.wrote_at + heartbeat_seconds)
             write = b""
             for write in writes(format_, entries):
                 sent_bytes += len(write)
@@ -175,14 +189,14 @@ def _body(
                 yield ping
         if not cursor.complete and not rolled_over and not cursor.sent_away:
             raise BodyAborted("the client looks gone; if it only half-closed, it must not take this for an end")
-    except BodyAborted:
+    except (BodyAborted, OSError):  # OSError: the outlet found the client gone
         raise _aborted() from None
     except Exception:
         log.exception("a stream broke off inside the relay")
         raise _aborted() from None
     finally:
         cursor.close(by_us=rolled_over)
-        observer(Streamed(format=format_.name, size_bytes=sent_bytes))
+        observer(Streamed(format=format_.name, size_bytes=sent_bytes + outlet.sent_bytes))
 
 
 def _aborted() -> ConnectionResetError:

@@ -25,8 +25,15 @@ class ChunkedDecoder:
 
     def feed(self, data: bytes) -> bytes:
         """Return the data that these bytes hold. What follows the end of the body is dropped. Raises BadChunk."""
-        if not self._line and self._read == self._read_size and (whole := _whole_chunk(data)):
-            return whole
+        if not self._line and self._read == self._read_size:
+            # A chunk that came alone and whole, as most tokens do, in one call where the general way takes six: 1.1 µs
+            # in place of 2.6.
+            end = data.find(b"\r\n", 0, _LONGEST_SIZE + 2)
+            digits = data[:end] if end > 0 else b""
+            if digits and not digits.strip(_HEX_DIGITS) and data[-2:] == b"\r\n":
+                size_bytes = int(digits, 16)
+                if size_bytes and len(data) == end + size_bytes + 4:
+                    return data[end + 2 : -2]
         pieces: list[bytes] = []
         at = 0
         while at < len(data) and not self.done:
@@ -78,15 +85,3 @@ def _size(digits: bytes) -> int:
     if not digits or digits.strip(_HEX_DIGITS) or len(digits) > _LONGEST_SIZE:
         raise BadChunk("a chunk has no size")
     return int(digits, 16)
-
-
-def _whole_chunk(data: bytes) -> bytes:
-    """Return the content of a chunk that came alone and whole, as most tokens do; b"" where it is anything else.
-
-    One call where the general way takes six: 1.1 µs a token in place of 2.6.
-    """
-    end = data.find(b"\r\n", 0, _LONGEST_SIZE + 2)
-    digits = data[:end] if end > 0 else b""
-    if not digits or digits.strip(_HEX_DIGITS) or len(data) != end + int(digits, 16) + 4 or data[-2:] != b"\r\n":
-        return b""
-    return data[end + 2 : -2]

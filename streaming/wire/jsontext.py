@@ -86,17 +86,20 @@ def too_deep(data: bytes) -> bool:
 
 
 class SurrogateJoiner:
-    """Joins the halves of characters that were cut over two events, for each channel (answer, reasoning…) apart."""
+    """Joins the halves of characters that were cut over two events, for each channel (answer, reasoning…) apart.
+
+    `held` are the high surrogates that wait for their low half, by channel.
+    """
 
     def __init__(self) -> None:
-        self._held: dict[str, str] = {}  # channel -> a high surrogate that waits for its low half
+        self.held: dict[str, str] = {}
 
     def push(self, channel: str, text: str) -> str:
         """Return what may be shown now: whole characters only; an orphaned half becomes U+FFFD."""
-        if self._held:
-            text = self._held.pop(channel, "") + text
+        if self.held:
+            text = self.held.pop(channel, "") + text
         if text and ord(text[-1]) in _HIGH_SURROGATES:
-            self._held[channel] = text[-1]
+            self.held[channel] = text[-1]
             text = text[:-1]
         if not _LONE_SURROGATE.search(text):
             return text
@@ -105,4 +108,4 @@ class SurrogateJoiner:
 
     def flush(self, channel: str) -> str:
         """Return U+FFFD if the channel ended inside a character, else the empty string."""
-        return "\ufffd" if self._held.pop(channel, "") else ""
+        return "\ufffd" if self.held.pop(channel, "") else ""

@@ -5,8 +5,9 @@ lives, not that it makes progress. It deliberately differs from browsers in one 
 """
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+
+import msgspec
 
 MAX_EVENT_BYTES = 16 * 1024 * 1024
 """Against an endless line filling the memory. Dify's `node_finished` holds whole documents, so 5 MB must pass."""
@@ -17,8 +18,7 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 _ASCII_DIGITS = re.compile(r"[0-9]+\Z")
 
 
-@dataclass(slots=True)
-class ServerSentEvent:
+class ServerSentEvent(msgspec.Struct, gc=False):
     """A dispatched event. `id` is the last event ID in force; `type` is "message" where the stream names none."""
 
     data: str
@@ -26,8 +26,7 @@ class ServerSentEvent:
     id: str = ""
 
 
-@dataclass(slots=True)
-class Comment:
+class Comment(msgspec.Struct, gc=False):
     """A line that starts with a colon: a keep-alive."""
 
     text: str
@@ -57,8 +56,22 @@ class Decoder:
         self._type = ""
         self._id = ""
 
-    def feed(self, chunk: bytes) -> Iterator[ServerSentEvent | Comment]:
-        """Yield what the chunk completes. Raises EventTooLarge. The iterator must be used up before the next feed."""
+    def feed(self, chunk: bytes) -> Iterable[ServerSentEvent | Comment]:
+        """Return what the chunk completes, to be used up before the next feed. Raises EventTooLarge, then or now."""
+        # An event that came alone and whole, as most tokens do: one line of data, a blank one, and nothing pending.
+        if (
+            chunk[:6] == b"data: "
+            and chunk.find(b"\n") == len(chunk) - 2
+            and chunk[-1] == 0x0A
+            and b"\r" not in chunk
+            and len(chunk) <= self._max_event_bytes
+            and not (self._line or self._data or self._type)
+        ):
+            self._at_start = self._after_cr = False
+            return (ServerSentEvent(chunk[6:-2].decode("utf-8", "replace"), "message", self._id),)
+        return self._feed(chunk)
+
+    def _feed(self, chunk: bytes) -> Iterator[ServerSentEvent | Comment]:
         if self._after_cr and chunk:
             self._after_cr = False
             if chunk[0] == 0x0A:  # the LF of a CRLF cut in two: that line has ended already

@@ -1,5 +1,7 @@
 """How long an answer is waited for."""
 
+import time
+
 import gevent
 
 from streaming.relay.patience import Patience
@@ -14,8 +16,8 @@ def test_patience_ends_at_the_first_bound_that_is_passed() -> None:
     last.await_last_word(0.02)
     with gevent.Timeout(10):
         while len(over) < 3:
-            idle.progressed()
-            stuck.heard()
+            idle.progressed_at = time.monotonic()
+            stuck.heard_at = time.monotonic()
             gevent.sleep(0.001)
     for each in (idle, stuck, last, fine):
         each.close()

@@ -4,7 +4,7 @@ Dialect.request(ask, context) -> Request      what to POST
 Dialect.refusal(status, headers, body)        an HTTP error answer -> Failure
 Dialect.reader() -> Reader                    one answer
 Reader.feed(event) -> our events              pure: no I/O, no clock
-Reader.verdict, complete, eof()               how it ended
+Reader.ending, complete, eof()                whether and how it ended
 Reader.stop_request() -> Request | None       how to stop it
 """
 
@@ -60,12 +60,12 @@ def failed(code: str, **details: Any) -> Verdict:
 class Reader(Protocol):
     """Reads one answer.
 
-    `verdict` is None until the first terminal sign; it may still gain usage until `complete`, the last word.
+    `ending` since the first terminal sign; what it ended with may still gain usage until `complete`, the last word.
     `conversation_id` is the upstream's own, None where it has none.
     """
 
     @property
-    def verdict(self) -> Verdict | None: ...
+    def ending(self) -> bool: ...
     @property
     def complete(self) -> bool: ...
     @property

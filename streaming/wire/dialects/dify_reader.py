@@ -54,7 +54,7 @@ class Reader:
         self, *, mode: str, base_url: str, asked_conversation_id: str | None, stop: Callable[[str], Request]
     ) -> None:
         self.conversation_id = asked_conversation_id
-        self.complete = False
+        self.ending = self.complete = False
         self._mode = mode
         self._base_url = base_url
         self._asked_conversation_id = asked_conversation_id
@@ -72,12 +72,6 @@ class Reader:
         self._usage: Usage | None = None
         self._workflow_tokens: int | None = None
         self._metadata: dict[str, Any] = {}
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """Return how it ended, None before the first terminal sign."""
-        ended = self._message_end_seen or self._workflow_status or self._failure or self._paused
-        return self.eof() if ended else None
 
     def feed(self, event: ServerSentEvent) -> list[Event]:
         """Return our events for one of Dify's; see dialects.Reader."""
@@ -154,7 +148,7 @@ class Reader:
         return []
 
     def _message_end(self, event: dict[str, Any]) -> list[Event]:
-        self._message_end_seen = True
+        self._message_end_seen = self.ending = True
         self._note("message_id", event)
         metadata = event.get("metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
@@ -171,7 +165,7 @@ class Reader:
     def _workflow_finished(self, event: dict[str, Any]) -> list[Event]:
         data = _data(event)
         status = _text(data, "status") or "succeeded"
-        self._workflow_status = status
+        self._workflow_status, self.ending = status, True
         self._workflow_seen = True
         tokens = data.get("total_tokens")
         self._workflow_tokens = tokens if type(tokens) is int and tokens > 0 else None
@@ -204,14 +198,14 @@ class Reader:
         return []
 
     def _workflow_paused(self, event: dict[str, Any]) -> list[Event]:
-        self._paused = self.complete = True
+        self._paused = self.ending = self.complete = True
         self._note("workflow_run_id", event)  # Dify's events go on under it once the form is answered
         return self._answer.finish()
 
     def _error(self, event: dict[str, Any]) -> list[Event]:
         quota = _text(event, "code") in _QUOTA_CODES
         self._failure = quota_spent() if quota else Failure("upstream_failed")
-        self.complete = True
+        self.ending = self.complete = True
         return self._answer.finish()
 
     def eof(self) -> Verdict:

@@ -52,19 +52,17 @@ class Chunk(msgspec.Struct, gc=False):
     error: Any = None
 
 
-_decode_typed = msgspec.json.Decoder(Chunk).decode
+decode_typed = msgspec.json.Decoder(Chunk).decode
+"""A chunk as it is documented. Raises one of NOT_TYPED for everything else."""
+
+NOT_TYPED = (msgspec.DecodeError, UnicodeError, RecursionError)
 
 
-def decode(data: str) -> Chunk:
-    """Return the chunk in one event's data. Raises Failure("upstream_invalid") where it is no JSON object."""
-    try:
-        return _decode_typed(data)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return _decode_leniently(data)
+def decode_leniently(data: str) -> Chunk:
+    """Decode what the typed decoder refuses: lone surrogates, and fields of another type, which are skipped.
 
-
-def _decode_leniently(data: str) -> Chunk:
-    """Decode what the typed decoder refuses: lone surrogates, and fields of another type, which are skipped."""
+    Raises Failure("upstream_invalid") where the data is no JSON object.
+    """
     try:
         value = jsontext.loads(data)
     except jsontext.NotJSON:
