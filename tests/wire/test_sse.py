@@ -118,6 +118,7 @@ OURS: dict[str, tuple[bytes, list[ServerSentEvent], int | None]] = {
     "an endless number is no time": (b"retry: 7\nretry: %s\ndata: x\n\n" % (b"9" * 5000), message("x"), 7),
     "the end drops a line that has no end": (b"data: a\n\ndata: b", message("a"), None),
     "the end drops an event that has no blank line": (b"data: a\n\ndata: b\n", message("a"), None),
+    "what looks like an event of its own inside a value": (b"data: data: x\n\n", message("data: x"), None),
     "no bytes": (b"", [], None),
 }
 
