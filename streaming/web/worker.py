@@ -11,15 +11,19 @@ from typing import Any
 import gevent
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
 from streaming.relay.observing import SlowClientDropped
 from streaming.web.connection import ClientSocket
 from streaming.web.refusing import refuse
 from streaming.web.relay import Relay
+from streaming.web.whole_response import WholeResponse
 
 LOOK_SECONDS = 0.25  # stock gunicorn notices a SIGTERM after up to 1 s
 LAST_SECONDS = 1.0  # for upstreams' stop calls, and then for clients to read the rest; a tenth of a short grace
+
+wsgi.create = partial(wsgi.create, response_class=WholeResponse)  # gunicorn has no other way to bring one's own
 
 
 class RelayWorker(GeventWorker):
