@@ -4,6 +4,10 @@ gunicorn writes its head and its body one after the other: the client is woken t
 a refused request the second write was a tenth of what it costs.
 """
 
+import time
+from functools import lru_cache
+
+from gunicorn import util
 from gunicorn.http import wsgi
 
 
@@ -15,8 +19,20 @@ class WholeResponse(wsgi.Response):
         if self.headers_sent or self._omits_body or not arg or len(arg) != self.response_length:
             super().write(arg)  # type: ignore[no-untyped-call]
             return
-        lines = self.default_headers()  # type: ignore[no-untyped-call]
-        lines += [f"{name}: {value}\r\n" for name, value in self.headers]
+        major, minor = self.req.version
+        closes = self.should_close()  # type: ignore[no-untyped-call]
+        connection = "close" if closes else "keep-alive"
+        head = (
+            f"HTTP/{major}.{minor} {self.status}\r\nServer: {self.version}\r\n"
+            f"Date: {_date(int(time.time()))}\r\nConnection: {connection}\r\n"
+        )
+        fields = "".join([f"{name}: {value}\r\n" for name, value in self.headers])
         self.headers_sent = True
         self.sent = len(arg)
-        self.sock.sendall("".join([*lines, "\r\n"]).encode("latin-1") + arg)
+        self.sock.sendall(f"{head}{fields}\r\n".encode("latin-1") + arg)
+
+
+@lru_cache(1)
+def _date(unix_seconds: int) -> str:
+    """Return the time as HTTP writes it, made once a second."""
+    return str(util.http_date(unix_seconds))
