@@ -60,6 +60,7 @@ def _finish(response: Response) -> Response:
         del response.headers["Content-Type"]
     if response.status_code >= 400:
         _drop_rest_of_body()
+        current_relay().refusals.wait()
     return response
 
 
