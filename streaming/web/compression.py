@@ -151,7 +151,8 @@ def _compress_body(response: Response) -> Response:
         response.make_sequence()
     if response.is_streamed:
         return response
-    response.headers.add("Vary", "Accept-Encoding")
+    vary = response.headers.get("Vary")
+    response.headers["Vary"] = f"{vary}, Accept-Encoding" if vary else "Accept-Encoding"
     body = response.get_data()
     if len(body) < MIN_BODY_BYTES:
         return response
