@@ -40,6 +40,7 @@ from streaming.web.files import files
 from streaming.web.openai_api import openai_api
 from streaming.web.openapi.description import openapi
 from streaming.web.page import page
+from streaming.web.plain_app import PlainApp
 from streaming.web.probe import probe
 from streaming.web.relay import Relay
 from streaming.web.routes import routes
@@ -72,7 +73,7 @@ def load_settings() -> Settings:
 
 def create_app(settings: Settings | None = None) -> Flask:
     """Return the WSGI application. Nothing else composes anything; without `settings` the environment counts."""
-    app = Flask(__name__)
+    app = PlainApp(__name__)
     app.cli.add_command(chat)
     app.cli.add_command(doctor_command(lambda: load_dotenv(ROOT / ".env", os.environ), _dialect))
     errors.install(app)

@@ -8,6 +8,9 @@ import hashlib
 import logging
 import random
 import secrets
+from collections import Counter
+
+import gevent
 
 from streaming.logs import fields
 from streaming.relay.observing import Happening, Refused, RunEnded
@@ -16,6 +19,8 @@ log = logging.getLogger("sluice")
 
 SLOW_FIRST_TOKEN_MS = 5_000  # a person has looked away by then
 SLOW_TOTAL_MS = 120_000
+FLOOD_LINES = 100  # about refused requests in FLOOD_SECONDS: a flood of them must not fill a disk
+FLOOD_SECONDS = 10.0
 FAILED = {"error", "interrupted"}
 _KEY = secrets.token_bytes(16)  # made before gunicorn forks: the same in all workers
 
@@ -25,6 +30,7 @@ class Lines:
 
     def __init__(self, share: float) -> None:
         self._share = share
+        self._refusals = Refusals()
 
     def __call__(self, happening: Happening) -> None:
         """Write its line, if it has one."""
@@ -32,7 +38,31 @@ class Lines:
             if is_remarkable(happening) or random.random() < self._share:  # noqa: S311  # no secret
                 _run_ended(happening)
         elif isinstance(happening, Refused):
-            _refused(happening)
+            self._refusals.tell(happening)
+
+
+class Refusals:
+    """Writes about refused requests: a line each, and in a flood only how many more there were of each kind."""
+
+    def __init__(self) -> None:
+        self._lines_left = FLOOD_LINES
+        self._more: Counter[tuple[str, int, str | None]] = Counter()
+
+    def tell(self, refused: Refused) -> None:
+        """Write its line, or count it. What is our own fault always has its line."""
+        if self._lines_left == FLOOD_LINES:
+            gevent.spawn_later(FLOOD_SECONDS, self._tell_more)
+        if self._lines_left > 0 or refused.code == "internal":
+            self._lines_left = max(0, self._lines_left - 1)
+            _refused(refused)
+        else:
+            self._more[refused.code, refused.status, refused.endpoint] += 1
+
+    def _tell_more(self) -> None:
+        more, self._more, self._lines_left = self._more, Counter(), FLOOD_LINES
+        for (code, status, endpoint), count in more.items():
+            told = fields(code=code, status=status, endpoint=endpoint, count=count)
+            log.warning("more requests refused", extra=told)
 
 
 def hashed_run_id(run_id: str) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import re
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +11,9 @@ import msgspec
 import pytest
 import requests
 
-from streaming.lines import SLOW_FIRST_TOKEN_MS, SLOW_TOTAL_MS, is_remarkable
-from streaming.relay.observing import RunEnded
+from streaming import lines
+from streaming.lines import FLOOD_LINES, SLOW_FIRST_TOKEN_MS, SLOW_TOTAL_MS, Refusals, is_remarkable
+from streaming.relay.observing import Refused, RunEnded
 from streaming.relay.pace import Pace
 from streaming.wire.events import End, Timing
 from tests.live import Call, Relay, relay, scripted, wait_until
@@ -145,3 +147,25 @@ def test_failed_and_slow_runs_always_do(change: Callable[[End], End], remarkable
         end=end,
     )
     assert is_remarkable(run) is remarkable
+
+
+def test_a_flood_of_refusals_leaves_a_hundred_lines_and_then_how_many_more(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(lines, "FLOOD_SECONDS", 0.05)
+    caplog.set_level(logging.INFO, "sluice")
+
+    def told(message: str) -> list[dict[str, Any]]:
+        return [record.__dict__["fields"] for record in caplog.records if record.getMessage() == message]
+
+    refusals = Refusals()
+    refused = Refused(code="unauthorized", status=401, endpoint="relay.start", request_id="r")
+    for _ in range(FLOOD_LINES + 30):
+        refusals.tell(refused)
+    refusals.tell(Refused(code="internal", status=500, endpoint="relay.start", request_id="ours"))
+    assert [each["request_id"] for each in told("request refused")] == ["r"] * FLOOD_LINES + ["ours"]
+    wait_until(lambda: told("more requests refused"), "the rest is told")
+    (more,) = told("more requests refused")
+    assert more == {"code": "unauthorized", "status": 401, "endpoint": "relay.start", "count": 30}
+    refusals.tell(refused)
+    assert len(told("request refused")) == FLOOD_LINES + 2

@@ -1,6 +1,7 @@
 """Where a request comes from, told by nobody but the proxies that may tell it."""
 
 import ipaddress
+from functools import lru_cache
 
 from flask import Request
 
@@ -8,6 +9,7 @@ FORWARDED = ("X-Forwarded-For", "Forwarded", "X-Real-Ip", "Via")
 """What proxies add: a request that has one of these is not a program's on this machine."""
 
 IPV6_PREFIX = 64  # what one line gets: within it, whoever wants to can have another address for each request
+KNOWN_ADDRESSES = 1024  # reading one takes as long as reading a small body, and who floods comes again and again
 LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 
 
@@ -46,6 +48,7 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+@lru_cache(KNOWN_ADDRESSES)
 def _normal(text: str) -> str:
     """Return the address in one spelling, "" where it is none. Some proxies write a port behind it."""
     bare = text[1:].partition("]")[0] if text.startswith("[") else text

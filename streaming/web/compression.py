@@ -151,10 +151,13 @@ def _compress_body(response: Response) -> Response:
         response.make_sequence()
     if response.is_streamed:
         return response
-    response.vary.add("Accept-Encoding")
+    vary = response.headers.get("Vary")
+    response.headers["Vary"] = f"{vary}, Accept-Encoding" if vary else "Accept-Encoding"
     body = response.get_data()
+    if len(body) < MIN_BODY_BYTES:
+        return response
     coding = chosen(request.accept_encodings, BODY_CODINGS)
-    if coding is not None and len(body) >= MIN_BODY_BYTES:
+    if coding is not None:
         response.set_data(whole(body, coding))
         response.headers["Content-Encoding"] = coding
     return response

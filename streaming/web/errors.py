@@ -43,10 +43,14 @@ def install(app: Flask) -> None:
 
 
 def _take_request_id() -> None:
-    given = request.headers.get("X-Request-Id", "")
+    environ = request.environ  # werkzeug's headers raise and catch an error for each one that is absent
+    given = environ.get("HTTP_X_REQUEST_ID", "")
     g.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
-    headers = request.headers.get("traceparent", ""), request.headers.get("tracestate", "")
-    g.trace = trace.parse(*headers, span_id=secrets.token_hex(8)) or current_relay().new_trace()
+    g.trace = None
+    if parent := environ.get("HTTP_TRACEPARENT"):
+        g.trace = trace.parse(parent, environ.get("HTTP_TRACESTATE", ""), span_id=secrets.token_hex(8))
+    if g.trace is None:
+        g.trace = current_relay().new_trace()
 
 
 def _finish(response: Response) -> Response:
@@ -56,6 +60,7 @@ def _finish(response: Response) -> Response:
         del response.headers["Content-Type"]
     if response.status_code >= 400:
         _drop_rest_of_body()
+        current_relay().refusals.wait()
     return response
 
 

@@ -62,7 +62,7 @@ def install(app: Flask, cors_origins: tuple[str, ...]) -> None:
 
 def is_foreign(request: Request, cors_origins: tuple[str, ...]) -> bool:
     """Return whether a page made this request whose origin is neither the relay's own nor one of CORS_ORIGINS."""
-    origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")
+    origin, site = request.environ.get("HTTP_ORIGIN"), request.environ.get("HTTP_SEC_FETCH_SITE")
     if site in {"same-origin", "none"}:  # the page's own, whatever a proxy made of the host; or typed by its user
         return False
     if origin is None:
@@ -94,6 +94,6 @@ def _refuse_foreign() -> None:
 def _protect(response: Response) -> Response:
     """Keep answers from being embedded as images, scripts or frames elsewhere, and TLS from being left again."""
     response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-    if request.is_secure or request.headers.get("X-Forwarded-Proto") == "https":
+    if "https" in {request.scheme, request.environ.get("HTTP_X_FORWARDED_PROTO")}:
         response.headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}"
     return response

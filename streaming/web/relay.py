@@ -14,6 +14,7 @@ from streaming.relay.observing import Observer
 from streaming.relay.runs import Runs
 from streaming.web.guard import Guard, with_request
 from streaming.web.streams import StreamSettings
+from streaming.web.turnstile import Turnstile
 from streaming.web.upload_slots import UploadSlots
 from streaming.wire.trace import Trace
 
@@ -69,6 +70,7 @@ class Relay:
         self._traces = traces
         self._connections = 0
         self.upload_slots = UploadSlots()
+        self.refusals = Turnstile()
         self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 

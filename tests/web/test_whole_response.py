@@ -1,0 +1,54 @@
+"""An answer in one piece leaves in one write; the client reads what gunicorn alone would have sent."""
+
+from types import SimpleNamespace
+
+import pytest
+from gunicorn.http import wsgi
+
+from streaming.web import whole_response, worker
+from streaming.web.whole_response import WholeResponse
+
+FIELDS = [("Content-Type", "application/json"), ("X-Run-Id", "é")]
+
+
+def sent_by(
+    kind: type[wsgi.Response], method: str, status: str, length: int | None, pieces: list[bytes]
+) -> list[bytes]:
+    """Return the writes of one response."""
+    writes: list[bytes] = []
+    request = SimpleNamespace(method=method, version=(1, 1), should_close=lambda: False)
+    response = kind(request, SimpleNamespace(sendall=writes.append), SimpleNamespace(protocol="http"))
+    response.start_response(status, FIELDS + ([] if length is None else [("Content-Length", str(length))]))
+    for piece in pieces:
+        response.write(piece)
+    response.close()
+    return writes
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "length", "pieces"),
+    [
+        ("GET", "200 OK", 2, [b"{}"]),
+        ("POST", "401 UNAUTHORIZED", 3, [b"{}\n"]),
+        ("GET", "200 OK", 4, [b"{}", b"{}"]),
+        ("GET", "200 OK", 2, [b"{}{}"]),
+        ("GET", "200 OK", 0, [b""]),
+        ("HEAD", "200 OK", 2, []),
+        ("GET", "204 NO CONTENT", None, []),
+        ("GET", "200 OK", None, [b"", b"token", b"token"]),
+    ],
+)
+def test_the_bytes_are_those_of_gunicorn(
+    method: str, status: str, length: int | None, pieces: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_response.util, "http_date", lambda *seconds: "Sat, 21 Nov 2026 12:00:00 GMT")
+    whole_response._date.cache_clear()
+    ours = sent_by(WholeResponse, method, status, length, pieces)
+    assert b"".join(ours) == b"".join(sent_by(wsgi.Response, method, status, length, pieces))
+    whole_response._date.cache_clear()
+    if [len(piece) for piece in pieces] == [length]:
+        assert len(ours) == 1
+
+
+def test_the_worker_answers_with_it() -> None:
+    assert worker.wsgi.create.keywords == {"response_class": WholeResponse}
