@@ -1,8 +1,8 @@
 """Connections to upstreams: whom they trust, when they are used again, and that a call arrives as requests sends it."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import gevent
@@ -50,7 +50,7 @@ def test_what_is_no_url_is_told(url: str) -> None:
     assert caught.value.code == "upstream_invalid"
 
 
-@contextmanager
+@contextlib.contextmanager
 def asking(url: str, session: Session, **request: object) -> Iterator[Opened]:
     opened = session.open(Request(url=url, headers={}, **request), LIMITS)  # type: ignore[arg-type]
     try:
@@ -162,3 +162,16 @@ def test_a_post_without_a_body_says_so_and_a_get_says_nothing() -> None:
             with asking(upstream.url, kept_session(), method=method):
                 pass
         assert [call.headers.get("content-length") for call in upstream.calls] == ["0", None]
+
+
+def test_who_hangs_up_on_a_long_body_may_have_said_why() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        asking = gevent.spawn(kept_session().open, Request(url=url, headers={}, body=bytes(32 << 20)), LIMITS)
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)  # what is unread makes the close a reset
+        with contextlib.closing(asking.get(timeout=10)) as opened:
+            assert opened.head.status == 413
