@@ -1,8 +1,10 @@
 """Server settings, each with its reason. gunicorn reads this file by itself: `gunicorn app:app` is enough."""
 
+import gevent
 from gevent import monkey
 
 monkey.patch_all()  # before anything that opens sockets is imported: requests and ssl break when patched late
+gevent.config.track_greenlet_tree = False  # of who spawned whom: 7 µs and 0.6 KB a greenlet, for nobody
 
 import os
 import shutil

@@ -10,13 +10,17 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-import requests
+import gevent
 from gevent import get_hub, getcurrent
 
+from streaming.relay.upstream import Opened
 from streaming.wire.chunked import BadChunk, ChunkedDecoder
 
 READ_BYTES = 16 * 1024
 """At once: then the other streams have their turn. A whole TLS record: what is left of one makes no socket readable."""
+
+REFUSAL_MAX_BYTES = 64 * 1024  # an error page longer than this tells nothing more
+REFUSAL_READ_SECONDS = 2.0  # llama.cpp says `Connection: close` on errors and stays open
 
 READABLE = 1  # libev's flag
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
@@ -36,16 +40,14 @@ class Body:
     `complete`: its end has come, so that the connection can be used again.
     """
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(self, opened: Opened) -> None:
         self.complete = False
-        self._response = response
-        raw: Any = response.raw
-        self._http = http = raw._fp  # http.client's; urllib3 has no other way to it
-        self._chunks = ChunkedDecoder() if http.chunked else None
-        self._left_bytes: int | None = http.length  # None = chunked, or up to the connection's end
-        self._inflate = _inflate_for(response.headers.get("Content-Encoding", ""))
-        self._reader: Any = http.fp
-        sock = self._reader.raw._sock  # the pool's connection has let go of it where the server says `close`
+        self._opened = opened
+        self._came_with_head = opened.rest
+        self._chunks = ChunkedDecoder() if opened.head.chunked else None
+        self._left_bytes = opened.head.length  # None = chunked, or up to the connection's end
+        self._inflate = _inflate_for(opened.head.headers.get("content-encoding", ""))
+        sock = opened.socket
         self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._fileno = sock.fileno()
         self._recv = sock.recv if self._is_tls else sock._sock.recv  # gevent's own would wait
@@ -96,16 +98,11 @@ class Body:
             sleeper.throw(error)
 
     def _take_buffered(self) -> bool:
-        """Take what came together with the headers."""
+        """Take what came together with the head."""
         if self._left_bytes == 0:
             self.complete = True
             return True
-        try:
-            data = self._reader.read1(READ_BYTES)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
-        except OSError as error:
-            raise BodyBroken(type(error).__name__) from None
+        data, self._came_with_head = self._came_with_head, b""
         return bool(data) and self._take_raw(data)
 
     def _take_readable(self) -> bool:
@@ -146,11 +143,28 @@ class Body:
 
     def close(self) -> None:
         """Keep the connection where the body is complete, end it otherwise; any number of times."""
-        if self.complete:
-            self._http.close()
-            self._response.raw.release_conn()
-        else:
-            self._response.close()
+        self._opened.close(complete=self.complete)
+
+
+def read_refusal(opened: Opened, max_bytes: int = REFUSAL_MAX_BYTES) -> bytes:
+    """Return a short answer's body, an error's above all, bounded in size and time; let the connection go."""
+    read = bytearray()
+
+    def take(data: bytes) -> bool:
+        read.extend(data)
+        return len(read) >= max_bytes
+
+    complete = False
+    try:
+        body = Body(opened)
+        with gevent.Timeout(REFUSAL_READ_SECONDS, False):
+            body.read(take)
+        complete = body.complete
+    except BodyBroken:
+        pass  # the status alone says enough
+    finally:
+        opened.close(complete=complete)
+    return bytes(read)
 
 
 def _inflate_for(coding: str) -> Callable[[bytes], bytes] | None:

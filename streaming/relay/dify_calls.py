@@ -8,9 +8,10 @@ from typing import Any
 import gevent
 import msgspec
 
+from streaming.relay.body import read_refusal
 from streaming.relay.fetched import Fetched
 from streaming.relay.store import Keys
-from streaming.relay.upstream import Limits, Session, read_refusal
+from streaming.relay.upstream import Limits, Session
 from streaming.wire.dialects import Request, Verdict
 from streaming.wire.dialects.dify_app import (
     Answered,
@@ -134,6 +135,6 @@ class DifyCalls:
     def _call(self, request: Request, seconds: float) -> Answered:
         limits = msgspec.structs.replace(self._limits, idle_seconds=min(self._limits.idle_seconds, seconds))
         with gevent.Timeout(seconds, Failure("upstream_timeout")):
-            response = self._session.open(request, limits).response
-            body = read_refusal(response, ANSWER_MAX_BYTES)  # a cut one is no JSON
-        return Answered(response.status_code, {name.lower(): text for name, text in response.headers.items()}, body)
+            opened = self._session.open(request, limits)
+            body = read_refusal(opened, ANSWER_MAX_BYTES)  # a cut one is no JSON
+        return Answered(opened.head.status, opened.head.headers, body)

@@ -9,14 +9,13 @@ import time
 from collections.abc import Callable
 
 import gevent
-import requests
 from gevent.event import Event as Flag
 
-from streaming.relay.body import Body, BodyBroken, BodyTimeout
+from streaming.relay.body import Body, BodyBroken, BodyTimeout, read_refusal
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.interrupt import Interrupted, Interruptible
 from streaming.relay.patience import Patience
-from streaming.relay.upstream import Limits, Session, Sink, read_refusal
+from streaming.relay.upstream import Limits, Opened, Session, Sink
 from streaming.wire import sse
 from streaming.wire.ask import Ask, Context
 from streaming.wire.dialects import Dialect, Reader, Request, Verdict
@@ -57,7 +56,7 @@ class HttpExchange:
         self._user = context.user
         self._trace = context.trace
         self._work = Interruptible()
-        self._response: requests.Response | None = None
+        self._opened: Opened | None = None
         self._body: Body | None = None
         self._stopping = False
         self._stoppable = Flag()  # the upstream's task is known, or there is nothing left to stop
@@ -83,7 +82,7 @@ class HttpExchange:
                 return verdict
             return self._app.finish(verdict, self._user, suggest=not self._stopping)
         except Failure as failure:
-            if self._response is None:
+            if self._opened is None:
                 self.upstream_stop = None  # it never took the call: there was nothing to stop
             elif failure.code in _CUT_BY_US:
                 self._stop_what_goes_on()
@@ -98,28 +97,27 @@ class HttpExchange:
         elif not self._stopping:
             self._stopping = True
             self._stop_by_request(CUT_STOP_SECONDS)
-        if self._response is not None:
-            self._response.close()
+        if self._opened is not None:
+            self._opened.close()
 
-    def _open(self) -> requests.Response:
+    def _open(self) -> Opened:
         opened = self._session.open(self._request, self._limits)
-        response = self._response = opened.response
-        if response.status_code != 200:
-            self._response = None
-            headers = {name.lower(): value for name, value in response.headers.items()}
-            raise self._dialect.refusal(response.status_code, headers, read_refusal(response))
-        content_type = response.headers.get("Content-Type", "").lower()
+        status, headers = opened.head.status, opened.head.headers
+        if status != 200:
+            raise self._dialect.refusal(status, headers, read_refusal(opened))
+        self._opened = opened
+        content_type = headers.get("content-type", "").lower()
         if content_type.startswith(("application/json", "text/html")):  # a stream was asked for
             raise Failure("upstream_invalid")
         self._sink.accepted(opened.connect_ms)
         if self._app is not None:
             self._app.prepare()
-        return response
+        return opened
 
-    def _read(self, response: requests.Response) -> Verdict:
+    def _read(self, opened: Opened) -> Verdict:
         """Read the answer to its last word."""
         try:
-            body = self._body = Body(response)
+            body = self._body = Body(opened)
             patience = Patience(
                 self._limits.idle_seconds, self._limits.progress_seconds, lambda: body.abort(BodyTimeout())
             )
@@ -207,21 +205,21 @@ class HttpExchange:
 
     def _post_stop(self, request: Request) -> bool:
         try:
-            response = self._session.open(request.traced(self._trace), self._limits).response
+            opened = self._session.open(request.traced(self._trace), self._limits)
         except Failure:
             return False
-        read_refusal(response)
-        return response.status_code == 200
+        read_refusal(opened)
+        return opened.head.status == 200
 
     def close(self) -> None:
         """See upstream.Exchange."""
         if self._last_resort is not None:
             self._last_resort.kill(block=False)
         body, self._body = self._body, None
-        response, self._response = self._response, None
+        opened, self._opened = self._opened, None
         if body is None:
-            if response is not None:
-                response.close()
+            if opened is not None:
+                opened.close()
             return
         try:
             if self._reader.complete and not body.complete:  # all but the last HTTP chunk, often

@@ -1,8 +1,10 @@
 """What happens to a run that nobody follows."""
 
 from collections.abc import Callable
+from typing import Any
 
 import gevent
+from gevent import get_hub
 
 
 class Presence:
@@ -18,7 +20,7 @@ class Presence:
         self._policy = policy
         self._grace_seconds = grace_seconds
         self._abandon = abandon
-        self._timer: gevent.Greenlet | None = None
+        self._timer: Any = None
         self._over = False
         self._wait()
 
@@ -55,9 +57,15 @@ class Presence:
     def _wait(self) -> None:
         self._stop_timer()
         if self._policy != "finish" and not self._over:
-            self._timer = gevent.spawn_later(self._grace_seconds, self._abandon)
+            # A bare timer: most are stopped at once, by the first subscriber, and a greenlet each costs ten times it.
+            self._timer = get_hub().loop.timer(self._grace_seconds)
+            self._timer.start(self._nobody_came)
+
+    def _nobody_came(self) -> None:
+        self._stop_timer()
+        gevent.spawn(self._abandon)  # the hub's callbacks must not wait
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
-            self._timer.kill(block=False)
+            self._timer.close()
             self._timer = None

@@ -3,33 +3,21 @@
 An Exchange (exchange.py) is one call; this file knows everything that calls share.
 """
 
-import contextlib
-import logging
-import socket
-import ssl
 import time
 from collections.abc import Callable
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Protocol
+from typing import Protocol
 
-import gevent
 import msgspec
 import requests
-import urllib3
-from gevent.local import local
-from requests.adapters import HTTPAdapter
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from streaming.relay.connections import Connection, ConnectionBroken, Connections, Target, target_of
+from streaming.wire import http1
 from streaming.wire.ask import Ask, Context
 from streaming.wire.dialects import Request, Verdict
 from streaming.wire.errors import Failure
 from streaming.wire.events import Event
 
-POOL_MAX_CONNECTIONS = 512  # kept for reuse; more may be open
 DEAD_CONNECTION_SECONDS = 1.0
-REFUSAL_MAX_BYTES = 64 * 1024  # an error page longer than this tells nothing more
-REFUSAL_READ_SECONDS = 2.0  # llama.cpp says `Connection: close` on errors and stays open
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,123 +90,96 @@ class Upstream(Protocol):
         """Return a call that has not begun."""
 
 
-_connected = local()  # .milliseconds of the connect made by the current greenlet; absent = a kept connection was used
+class Opened:
+    """An answer whose head has come. `rest`: what has come of its body. `connect_ms` None: on a kept connection.
 
+    `close` it.
+    """
 
-class _Timed:
-    """Measures connecting, and so tells a new connection from a kept one; notes when the answer's first byte comes."""
+    __slots__ = ("_connection", "_connections", "connect_ms", "head", "rest", "socket")
 
-    def connect(self) -> None:
-        begun = time.monotonic()
-        super().connect()  # type: ignore[misc]
-        _connected.milliseconds = (time.monotonic() - begun) * 1000
+    def __init__(self, head: http1.Head, rest: bytes, connection: Connection, connections: Connections) -> None:
+        self.head = head
+        self.rest = rest
+        self.socket = connection.socket
+        self.connect_ms = connection.connect_ms
+        self._connection: Connection | None = connection
+        self._connections = connections
 
-    def getresponse(self) -> Any:
-        sock = self.sock  # type: ignore[attr-defined]
-        with contextlib.suppress(OSError):  # what is wrong is told by the reading itself
-            _connected.byte_came = isinstance(sock, ssl.SSLSocket) or bool(sock.recv(1, socket.MSG_PEEK))
-        return super().getresponse()  # type: ignore[misc]
-
-
-class _TimedHTTPConnection(_Timed, HTTPConnection):
-    pass
-
-
-class _TimedHTTPSConnection(_Timed, HTTPSConnection):
-    pass
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _TimedHTTPConnection
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _TimedHTTPSConnection
-
-
-class Opened(msgspec.Struct):
-    """An answer whose headers have come. `connect_ms` None: on a kept connection."""
-
-    response: requests.Response
-    connect_ms: float | None
+    def close(self, *, complete: bool = False) -> None:
+        """Let go of the connection, any number of times; it is kept if the body was `complete`."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if complete and not self.head.closes:
+            self._connections.keep(connection)
+        else:
+            connection.close()
 
 
 class Session:
-    """The one HTTP client of the process."""
+    """The one HTTP client of the process. `authorities`: a file of whom TLS believes, None = requests' own.
 
-    def __init__(self) -> None:
-        logging.getLogger("urllib3").setLevel(logging.ERROR)  # its warnings quote URLs, and their queries hold keys
-        self._session = requests.Session()
-        self._session.trust_env = False  # no proxy, netrc or CA variable may redirect prompts and keys by surprise
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_connections=32, pool_maxsize=POOL_MAX_CONNECTIONS, max_retries=0)
-        adapter.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+    It knows no proxy, netrc, cookie or redirect: nothing in the environment, and no upstream, can send prompts and
+    keys elsewhere.
+    """
+
+    def __init__(self, authorities: str | None = None) -> None:
+        self._connections = Connections(authorities)
 
     def open(self, request: Request, limits: Limits) -> Opened:
-        """Send the request and return when the headers have come. Raises Failure.
+        """Send the request and return when the answer's head has come. Raises Failure.
 
         A kept connection may have died unnoticed: if it breaks before one byte has come, the call is made once more
         on a new one, as llama.cpp needs (it promises keep-alive and closes). Nothing else is retried here.
         """
+        try:
+            target = target_of(request.url)
+            message = _message(request, target)
+        except (requests.RequestException, http1.BadHead):
+            raise Failure("upstream_invalid") from None
         begun = time.monotonic()
+        if (connection := self._connections.kept(target.server)) is not None:
+            try:
+                return self._ask(connection, message, request, limits)
+            except _DeadConnection:
+                # It shows at once; one that lived for a while had the request, and may have begun.
+                if time.monotonic() - begun > DEAD_CONNECTION_SECONDS:
+                    raise Failure("upstream_truncated") from None
         try:
-            return self._send(request, limits)
-        except _DeadConnection:
-            # It shows at once; one that lived for a while had the request, and may have begun.
-            if time.monotonic() - begun > DEAD_CONNECTION_SECONDS:
-                raise Failure("upstream_truncated") from None
-            return self._send(request, limits)
+            connection = self._connections.new(target.server, limits.connect_seconds)
+        except OSError:
+            raise Failure("upstream_unreachable", remedy="retry") from None
+        except UnicodeError:  # no name that could exist
+            raise Failure("upstream_invalid") from None
+        return self._ask(connection, message, request, limits)
 
-    def _send(self, request: Request, limits: Limits) -> Opened:
-        _connected.__dict__.clear()
+    def _ask(self, connection: Connection, message: bytes, request: Request, limits: Limits) -> Opened:
         try:
-            response = self._session.request(
-                request.method,
-                request.url,
-                data=request.body,
-                headers={"Accept-Encoding": "identity", "User-Agent": "sluice", **request.headers},
-                stream=True,
-                timeout=(limits.connect_seconds, limits.idle_seconds),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise self._failure(error) from None
-        connect_ms = getattr(_connected, "milliseconds", None)
-        return Opened(response, connect_ms)
-
-    def _failure(self, error: requests.RequestException) -> Exception:
-        if isinstance(error, requests.ConnectTimeout):
-            return Failure("upstream_unreachable", remedy="retry")
-        if isinstance(error, requests.ReadTimeout):
-            return Failure("upstream_timeout")
-        cause = error.args[0] if error.args else None
-        if isinstance(cause, urllib3.exceptions.ProtocolError):  # the connection was there and broke
-            was_alive = hasattr(_connected, "milliseconds") or getattr(_connected, "byte_came", False)
-            return Failure("upstream_truncated") if was_alive else _DeadConnection()
-        if isinstance(error, requests.ConnectionError):
-            return Failure("upstream_unreachable", remedy="retry")
-        return Failure("upstream_invalid")  # a URL or an answer that is no HTTP
+            head, rest = connection.ask(message, request.body, limits.idle_seconds)
+        except TimeoutError:
+            connection.close()
+            raise Failure("upstream_timeout") from None
+        except ConnectionBroken as broken:
+            connection.close()
+            was_alive = broken.byte_came or connection.connect_ms is not None
+            raise (Failure("upstream_truncated") if was_alive else _DeadConnection()) from None
+        except BaseException:  # the run is stopped, or its time is over
+            connection.close()
+            raise
+        return Opened(head, rest, connection, self._connections)
 
     def close(self) -> None:
         """Close the kept connections."""
-        self._session.close()
+        self._connections.close()
 
 
 class _DeadConnection(Exception):
     """A kept connection broke before one byte came."""
 
 
-def read_refusal(response: requests.Response, max_bytes: int = REFUSAL_MAX_BYTES) -> bytes:
-    """Return a short answer's body, an error's above all, bounded in size and time; let the connection go."""
-    body = b""
-    try:
-        with gevent.Timeout(REFUSAL_READ_SECONDS, False):
-            while len(body) < max_bytes and (piece := response.raw.read1(8192, decode_content=True)):
-                body += piece
-    except (urllib3.exceptions.HTTPError, OSError):
-        pass  # the status alone says enough
-    finally:
-        response.close()
-    return body
+def _message(request: Request, target: Target) -> bytes:
+    headers = {"Host": target.host, "User-Agent": "sluice", "Accept": "*/*", "Accept-Encoding": "identity"}
+    if request.body or request.method == "POST":
+        headers["Content-Length"] = str(len(request.body))
+    return http1.request_head(request.method, target.path, headers | request.headers)

@@ -1,11 +1,11 @@
 """An answer's body, read in the hub: the library's bytes, in every framing, cut anywhere, with and without TLS."""
 
+import contextlib
 import random
 import ssl
 import subprocess
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gevent
@@ -15,6 +15,9 @@ import requests
 from gevent import socket
 
 from streaming.relay.body import READ_BYTES, Body, BodyBroken
+from streaming.relay.upstream import Opened, Session
+from streaming.wire.dialects import Request
+from tests.relay.support import LIMITS
 
 TEXT = random.Random(1).randbytes(3 * READ_BYTES)
 RECORD_PART_BYTES = 12_000  # with the headers one TLS record, of which http.client reads 8 KiB
@@ -51,7 +54,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return both
 
 
-@contextmanager
+@contextlib.contextmanager
 def answering(pieces: list[bytes], certificate: Path | None, *, closes: bool) -> Iterator[tuple[str, list[object]]]:
     """Answer each request with the pieces, each in a write of its own. Yield the URL, and who has connected."""
     connections: list[object] = []
@@ -62,7 +65,10 @@ def answering(pieces: list[bytes], certificate: Path | None, *, closes: bool) ->
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) if context else connection as wire:
+        wire = connection
+        if context is not None:
+            wire = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+        with wire, contextlib.suppress(ssl.SSLError):  # of who does not believe the certificate
             while wire.recv(65536):
                 for piece in pieces:
                     wire.sendall(piece)
@@ -86,14 +92,22 @@ def answering(pieces: list[bytes], certificate: Path | None, *, closes: bool) ->
         listener.close()
 
 
-@contextmanager
-def body_of(session: requests.Session, url: str, certificate: Path | None) -> Iterator[Body]:
-    response = session.get(url, stream=True, verify=str(certificate or True), headers={"Accept-Encoding": "identity"})
-    body = Body(response)
+@contextlib.contextmanager
+def asking(url: str, certificate: Path | None = None) -> Iterator[Callable[[], Body]]:
+    """Yield what asks the URL and returns its answer's body, on one session."""
+    session = Session(authorities=str(certificate) if certificate else None)
+    opened: list[Opened] = []
+
+    def ask() -> Body:
+        opened.append(session.open(Request(url=url, headers={}, method="GET"), LIMITS))
+        return Body(opened[-1])
+
     try:
-        yield body
+        yield ask
     finally:
-        body.close()
+        for each in opened:
+            each.close()
+        session.close()
 
 
 def read(body: Body) -> bytes:
@@ -112,25 +126,22 @@ def test_it_reads_what_the_library_reads_and_keeps_the_connection(framing: str, 
         whole = f"HTTP/1.1 200 OK\r\n{header}\r\n\r\n".encode() + payload
         cuts = sorted(dice.sample(range(1, len(whole)), min(len(whole) - 1, dice.choice([0, 3, 20]))))
         pieces = [whole[a:b] for a, b in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-        with (
-            answering(pieces, vouches, closes=framing == "close") as (url, connections),
-            requests.Session() as session,
-        ):
+        with answering(pieces, vouches, closes=framing == "close") as (url, connections), asking(url, vouches) as ask:
             expected = requests.get(url, verify=str(vouches or True), timeout=10).content
             connections.clear()
             for _ in range(2):
-                with body_of(session, url, vouches) as body:
-                    assert read(body) == expected
-                    assert body.complete
+                body = ask()
+                assert read(body) == expected
+                assert body.complete
+                body.close()
             assert len(connections) == (2 if framing == "close" else 1)
 
 
 @pytest.mark.parametrize("payload", [b"5\r\nab", b"zz\r\n", b"2\r\nabc\r\n"])
 def test_a_broken_body_is_told(payload: bytes) -> None:
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with answering([head, payload], None, closes=True) as (url, _), requests.Session() as session:
-        with body_of(session, url, None) as body, pytest.raises(BodyBroken):
-            read(body)
+    with answering([head, payload], None, closes=True) as (url, _), asking(url) as ask, pytest.raises(BodyBroken):
+        read(ask())
 
 
 def test_what_its_taker_raises_is_raised_and_the_rest_is_left() -> None:
@@ -138,13 +149,12 @@ def test_what_its_taker_raises_is_raised_and_the_rest_is_left() -> None:
         raise ValueError("enough")
 
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with answering([head, b"1\r\na\r\n"], None, closes=False) as (url, _), requests.Session() as session:
-        with body_of(session, url, None) as body, pytest.raises(ValueError, match="enough"):
-            body.read(refuse)
+    with answering([head, b"1\r\na\r\n"], None, closes=False) as (url, _), asking(url) as ask:
+        with pytest.raises(ValueError, match="enough"):
+            ask().read(refuse)
 
 
 def test_an_unknown_coding_is_refused() -> None:
     head = b"HTTP/1.1 200 OK\r\nContent-Encoding: zz\r\nContent-Length: 1\r\n\r\na"
-    with answering([head], None, closes=False) as (url, _), requests.Session() as session:
-        with pytest.raises(BodyBroken), body_of(session, url, None):
-            pass
+    with answering([head], None, closes=False) as (url, _), asking(url) as ask, pytest.raises(BodyBroken):
+        ask()

@@ -1,0 +1,177 @@
+"""Connections to upstreams: whom they trust, when they are used again, and that a call arrives as requests sends it."""
+
+import contextlib
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import msgspec
+import pytest
+import requests
+
+from streaming.relay.body import read_refusal
+from streaming.relay.connections import target_of
+from streaming.relay.upstream import Opened, Session
+from streaming.wire.dialects import Request
+from streaming.wire.errors import Failure
+from tests.live import Call, scripted, wait_until
+from tests.relay.support import LIMITS, kept_session
+from tests.relay.test_body import answering, certificate  # noqa: F401  # a fixture
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8000",
+        "http://localhost:80/v1",
+        "https://example.org:443/v1?api-version=1&b=c",
+        "https://example.org:8443/a b/é?q=ü",
+        "http://[::1]:11434/v1",
+        "https://EXAMPLE.org/v1/../x",
+        "https://bücher.example/v1",
+    ],
+)
+def test_a_url_is_understood_as_requests_does(url: str) -> None:
+    prepared = requests.Request("GET", url).prepare()
+    target = target_of(url)
+    scheme = "https" if target.server.tls else "http"
+    said = requests.Request("GET", f"{scheme}://{target.host}{target.path}").prepare()
+    usual = f":{443 if target.server.tls else 80}/"
+    assert said.url == (prepared.url or "").replace(usual, "/")
+
+
+@pytest.mark.parametrize("url", ["localhost/v1", "http://", "http://*.example/", "ftp://x/"])
+def test_what_is_no_url_is_told(url: str) -> None:
+    with pytest.raises(Failure) as caught:
+        kept_session().open(Request(url=url, headers={}), LIMITS)
+    assert caught.value.code == "upstream_invalid"
+
+
+@contextlib.contextmanager
+def asking(url: str, session: Session, **request: object) -> Iterator[Opened]:
+    opened = session.open(Request(url=url, headers={}, **request), LIMITS)  # type: ignore[arg-type]
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> None:  # noqa: F811
+    with answering([ANSWER], certificate, closes=False) as (url, _), pytest.raises(Failure) as caught:
+        kept_session().open(Request(url=url, headers={}), LIMITS)
+    assert caught.value.code == "upstream_unreachable"
+
+
+def test_a_certificate_of_another_name_is_refused(certificate: Path) -> None:  # noqa: F811
+    session = Session(authorities=str(certificate))
+    with answering([ANSWER], certificate, closes=False) as (url, _):
+        with asking(url, session) as opened:
+            assert read_refusal(opened) == b"ok"
+        with pytest.raises(Failure) as caught:
+            session.open(Request(url=url.replace("localhost", "127.0.0.1"), headers={}), LIMITS)
+    assert caught.value.code == "upstream_unreachable"
+    session.close()
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_who_takes_a_connection_and_never_speaks_tls_is_left(stopped: bool) -> None:
+    limits = msgspec.structs.replace(LIMITS, connect_seconds=5 if stopped else 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://localhost:{listener.getsockname()[1]}/"
+        asking = gevent.spawn(kept_session().open, Request(url=url, headers={}), limits)
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.recv(4096)  # its greeting
+            if stopped:
+                asking.kill()
+            assert connection.recv(4096) == b""
+        asking.join(5)
+        assert stopped or isinstance(asking.exception, Failure)
+
+
+# -- kept ones ---------------------------------------------------------------------------------------------------------
+
+
+def used(answer: bytes) -> int:
+    """Return how many connections two calls take, one after the other, each read to its end."""
+    session, peers = kept_session(), set()
+
+    def script(call: Call) -> None:
+        peers.add(call.connection.getpeername())
+        call.send(answer)
+
+    with scripted(script) as upstream:
+        for _ in range(2):
+            with asking(upstream.url, session) as opened:
+                assert read_refusal(opened) == b"ok"
+    return len(peers)
+
+
+def test_a_connection_is_used_again_unless_the_answer_says_close() -> None:
+    assert used(ANSWER) == 1
+    assert used(ANSWER.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")) == 2
+    assert used(ANSWER.replace(b"HTTP/1.1", b"HTTP/1.0")) == 2
+
+
+def test_a_connection_on_which_something_came_that_nobody_asked_for_is_not_used_again() -> None:
+    session = kept_session()
+    with scripted(lambda call: call.send(ANSWER)) as upstream:
+        for _ in range(2):
+            with asking(upstream.url, session) as opened:
+                assert opened.connect_ms is not None
+                read_refusal(opened)
+            upstream.next_call().send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+
+
+def test_an_answer_that_is_left_in_the_middle_ends_its_connection() -> None:
+    session = kept_session()
+    with scripted(lambda call: call.send(ANSWER[:-1]) or call.closed.wait(10)) as upstream:
+        with asking(upstream.url, session):
+            pass
+        call = upstream.next_call()
+        assert call.connection.recv(1) == b""
+        call.closed.set()
+
+
+def test_a_closed_session_keeps_nothing() -> None:
+    session = Session()
+    with scripted(lambda call: call.send(ANSWER)) as upstream:
+        with asking(upstream.url, session) as opened:
+            session.close()
+            read_refusal(opened)
+            wait_until(lambda: opened.socket.closed, "it is closed")
+
+
+# -- the call ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_body_larger_than_all_buffers_arrives_whole() -> None:
+    body = bytes(range(256)) * 40_000
+    with scripted(lambda call: call.send(ANSWER)) as upstream:
+        with asking(upstream.url, kept_session(), body=body) as opened:
+            assert read_refusal(opened) == b"ok"
+        assert upstream.next_call().body == body
+
+
+def test_a_post_without_a_body_says_so_and_a_get_says_nothing() -> None:
+    with scripted(lambda call: call.send(ANSWER)) as upstream:
+        for method in ("POST", "GET"):
+            with asking(upstream.url, kept_session(), method=method):
+                pass
+        assert [call.headers.get("content-length") for call in upstream.calls] == ["0", None]
+
+
+def test_who_hangs_up_on_a_long_body_may_have_said_why() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        asking = gevent.spawn(kept_session().open, Request(url=url, headers={}, body=bytes(32 << 20)), LIMITS)
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)  # what is unread makes the close a reset
+        with contextlib.closing(asking.get(timeout=10)) as opened:
+            assert opened.head.status == 413
