@@ -6,6 +6,7 @@ from gevent import monkey
 monkey.patch_all()  # before anything that opens sockets is imported: requests and ssl break when patched late
 gevent.config.track_greenlet_tree = False  # of who spawned whom: 7 µs and 0.6 KB a greenlet, for nobody
 
+import logging
 import os
 import shutil
 import tempfile
@@ -63,5 +64,7 @@ limit_request_line = 8190  # gunicorn's most: about 900 Chinese characters, perc
 control_socket_disable = True  # not needed, and unwritable in containers
 http_protocols = "h1"  # this worker would serve the streams of one HTTP/2 connection one after another
 logconfig_dict = logs.config(_settings.log_format)
+# No line tells them, and a greenlet that logs would get a thread object of its own to be named by.
+logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 logger_class = "streaming.web.server_log.ServerLog"
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112  # a heartbeat on disk can block
