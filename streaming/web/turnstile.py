@@ -9,8 +9,8 @@ import time
 
 import gevent
 
-TURN_SECONDS = 0.001  # refusing takes half of it
-SPARE_SECONDS = 0.002  # so little is not waited for: waiting costs time too
+TURN_SECONDS = 0.002  # refusing takes a quarter to a half of it; were it longer than a turn, nobody would ever wait
+SPARE_SECONDS = 0.004  # so little is not waited for: waiting costs time too
 LONGEST_SECONDS = 2.0  # a crowd that has to wait longer holds connections and memory meanwhile
 
 
