@@ -100,6 +100,14 @@ def test_every_header_that_is_explained_is_used() -> None:
     assert [name for name in meanings.HEADERS if f"#/components/headers/{name}" not in used] == []
 
 
+def test_where_a_key_may_be_asked_for_it_is_told_how_to_send_it() -> None:
+    """A relay may do without: `{}` beside it."""
+    assert {told["operationId"] for told in OPERATIONS_TOLD if "security" in told} == {
+        told["operationId"] for told in OPERATIONS_TOLD if "`unauthorized`" in json.dumps(told)
+    }
+    assert all(told.get("security") in (None, [{"bearer": []}, {}]) for told in OPERATIONS_TOLD)
+
+
 @pytest.mark.parametrize("schema", EXAMPLES)
 def test_every_example_is_right(schema: str) -> None:
     assert f"#/components/schemas/{schema}" in json.dumps(DOCUMENT["paths"]), "an example that nobody sees"

@@ -1,4 +1,4 @@
-"""Refusals leave one by one: whoever floods the relay with them keeps nobody else waiting."""
+"""Refusals leave a few at a time: whoever floods the relay with them keeps nobody else waiting."""
 
 import socket
 
@@ -6,25 +6,24 @@ import pytest
 import requests
 
 from streaming.web import turnstile
-from streaming.web.turnstile import TURN_SECONDS, Turnstile
+from streaming.web.turnstile import AT_ONCE, LONGEST_SLOTS, SLOT_SECONDS, Turnstile
 from tests.live import WAIT_SECONDS, Relay
 
 PIPELINED = 200  # their answers fit the kernel's buffers: the relay never has to wait for this client
 REFUSED = b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-def test_one_after_the_other_and_who_comes_alone_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_at_once_the_others_in_the_slots_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr(turnstile.gevent, "sleep", slept.append)
     monkeypatch.setattr(turnstile.time, "monotonic", lambda: 100.0)
     gate = Turnstile()
-    for _ in range(5):
+    for _ in range(3 * AT_ONCE):
         gate.wait()
-    assert slept[-2:] == pytest.approx([3 * TURN_SECONDS, 4 * TURN_SECONDS])
-    asleep = len(slept)
+    assert slept == pytest.approx([SLOT_SECONDS] * AT_ONCE + [2 * SLOT_SECONDS] * AT_ONCE)
     monkeypatch.setattr(turnstile.time, "monotonic", lambda: 101.0)
     gate.wait()
-    assert len(slept) == asleep
+    assert len(slept) == 2 * AT_ONCE
 
 
 def test_nobody_waits_longer_than_what_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,9 +31,9 @@ def test_nobody_waits_longer_than_what_is_promised(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(turnstile.gevent, "sleep", slept.append)
     monkeypatch.setattr(turnstile.time, "monotonic", lambda: 100.0)
     gate = Turnstile()
-    for _ in range(5000):
+    for _ in range(2 * AT_ONCE * LONGEST_SLOTS):
         gate.wait()
-    assert max(slept) == pytest.approx(turnstile.LONGEST_SECONDS)
+    assert max(slept) == pytest.approx(LONGEST_SLOTS * SLOT_SECONDS)
 
 
 def test_others_are_served_between_the_requests_of_one_write(server: Relay) -> None:

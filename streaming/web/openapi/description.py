@@ -26,6 +26,11 @@ _TAGS = {
     "pages": "The chat page and its parts.",
 }
 
+_BEARER = (
+    "One of API_KEYS, or a JSON Web Token; which of them, and whether it can do without, is the relay's own choice: "
+    "docs/access.md."
+)
+
 openapi = Blueprint("openapi", __name__)
 
 
@@ -58,7 +63,11 @@ def document(app: Flask) -> dict[str, Any]:
         },
         "tags": [{"name": name, "description": what} for name, what in _TAGS.items()],
         "paths": paths,
-        "components": {"schemas": schemas.components(), "headers": headers()},
+        "components": {
+            "schemas": schemas.components(),
+            "headers": headers(),
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "description": _BEARER}},
+        },
     }
 
 
@@ -89,6 +98,8 @@ def _operation(app: Flask, method: str, rule: Rule, path: str) -> dict[str, Any]
     }
     if more.strip():
         told["description"] = " ".join(more.split())
+    if "unauthorized" in operation.refusals:
+        told["security"] = [{"bearer": []}, {}]
     if operation.body:
         content = {media_type: media(schema) for media_type, schema in operation.body.items()}
         told["requestBody"] = {"required": True, "content": content}
