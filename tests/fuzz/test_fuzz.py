@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 from gevent.pool import Pool
@@ -40,10 +41,18 @@ def test_a_short_time_finds_nothing() -> None:
     assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize(("exponent", "found"), [(1, False), (2, True)])
-def test_growth_is_told_from_size(exponent: int, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("work", "found"),
+    [
+        (lambda size: size // 8, False),
+        (lambda size: size // 8 if size > 4 * growth.LONG_BYTES else 0, False),
+        (lambda size: size**2 // 4000, True),
+    ],
+    ids=("linear", "linear past a length", "quadratic"),
+)
+def test_growth_is_told_from_size(work: Callable[[int], int], found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     def target(data: bytes) -> None:
-        for _ in range(len(data) ** exponent // (8 if exponent == 1 else 4000)):
+        for _ in range(work(len(data))):
             pass
 
     monkeypatch.setitem(TARGETS, "x", target)
