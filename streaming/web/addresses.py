@@ -40,6 +40,7 @@ def is_local(request: Request) -> bool:
     return is_loopback(peer) and host.lower() in LOCAL_NAMES and not forwarded
 
 
+@lru_cache(KNOWN_ADDRESSES)
 def is_loopback(host: str) -> bool:
     """Return whether only this machine reaches a server that listens there."""
     try:

@@ -10,7 +10,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from streaming.relay.observing import Refused
-from streaming.web.relay import current_relay
+from streaming.web.relay import current_relay, current_request
 from streaming.web.streams import json_response
 from streaming.wire import trace
 from streaming.wire.ask import AskError
@@ -43,14 +43,13 @@ def install(app: Flask) -> None:
 
 
 def _take_request_id() -> None:
-    environ = request.environ  # werkzeug's headers raise and catch an error for each one that is absent
+    environ = current_request().environ  # werkzeug's headers raise and catch an error for each one that is absent
     given = environ.get("HTTP_X_REQUEST_ID", "")
     g.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
-    g.trace = None
+    found = None
     if parent := environ.get("HTTP_TRACEPARENT"):
-        g.trace = trace.parse(parent, environ.get("HTTP_TRACESTATE", ""), span_id=secrets.token_hex(8))
-    if g.trace is None:
-        g.trace = current_relay().new_trace()
+        found = trace.parse(parent, environ.get("HTTP_TRACESTATE", ""), span_id=secrets.token_hex(8))
+    g.trace = found or current_relay().new_trace()
 
 
 def _finish(response: Response) -> Response:

@@ -9,10 +9,10 @@ old one; it is let in. Source: Fetch Metadata Request Headers (W3C); Fetch (WHAT
 import re
 from functools import cache
 
-from flask import Flask, Request, Response, request
+from flask import Flask, Request, Response
 from flask_cors import CORS
 
-from streaming.web.relay import current_relay
+from streaming.web.relay import current_relay, current_request
 from streaming.wire.errors import Refusal
 
 PREFLIGHT_KEPT_SECONDS = 7200  # the most that Chromium takes
@@ -86,6 +86,7 @@ def _bare(host: str) -> str:
 
 
 def _refuse_foreign() -> None:
+    request = current_request()
     costs = request.method not in _FREE_METHODS or request.path in _PAID_GETS
     if costs and request.method != "OPTIONS" and is_foreign(request, current_relay().cors_origins):
         raise Refusal("forbidden", REFUSED)
@@ -93,6 +94,7 @@ def _refuse_foreign() -> None:
 
 def _protect(response: Response) -> Response:
     """Keep answers from being embedded as images, scripts or frames elsewhere, and TLS from being left again."""
+    request = current_request()
     response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
     if "https" in {request.scheme, request.environ.get("HTTP_X_FORWARDED_PROTO")}:
         response.headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}"

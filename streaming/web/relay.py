@@ -1,10 +1,11 @@
 """What every route works with; create_app puts it into the app's extensions."""
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from flask import current_app, g, request
+from flask import Flask, Request, current_app, g, request
 from gevent.lock import BoundedSemaphore
+from werkzeug.local import LocalProxy
 
 from streaming.relay.apps import Apps
 from streaming.relay.caller import Caller
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from streaming.metrics import Metrics
     from streaming.traces import Traces
 
+_APP, _REQUEST = cast("LocalProxy[Flask]", current_app), cast("LocalProxy[Request]", request)
 PROBES_AT_ONCE = 16  # anybody may probe, and each holds a connection for up to an hour and a half
 
 
@@ -100,12 +102,17 @@ class Relay:
 
 def current_relay() -> Relay:
     """Return the relay of the app that serves the current request."""
-    relay = current_app.extensions["sluice"]
+    relay = _APP._get_current_object().extensions["sluice"]  # see current_request
     assert isinstance(relay, Relay)
     return relay
 
 
+def current_request() -> Request:
+    """Return the current request itself: through Flask's stand-in each use of it costs three more calls."""
+    return _REQUEST._get_current_object()
+
+
 def current_caller(*, visitors_too: bool = False) -> Caller:
     """Return who asks; `visitors_too`: a visitor's token will do. Raises Refusal: unauthorized, forbidden."""
-    caller = current_relay().guard.caller(request, visitors_too=visitors_too)
+    caller = current_relay().guard.caller(current_request(), visitors_too=visitors_too)
     return with_request(caller, g.request_id, g.trace)

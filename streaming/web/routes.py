@@ -1,21 +1,23 @@
 """The HTTP interface to runs."""
 
-from flask import Blueprint, Request, Response, request
+from flask import Blueprint, Request, Response
 
 from streaming.relay.observing import DigestMismatched
 from streaming.relay.run import Run
 from streaming.web import resuming
+from streaming.web.accepting import preferred
 from streaming.web.asking import query, read_ask, read_body, read_flush_ms
 from streaming.web.bodies import Health, Readiness, Started, StillRunning
 from streaming.web.look import look_of
 from streaming.web.page import answer_page, refused_page
-from streaming.web.relay import current_caller, current_relay
+from streaming.web.relay import current_caller, current_relay, current_request
 from streaming.web.streams import json_answer, json_response, negotiated, respond, subscribed
 from streaming.wire.ask import AskError
 from streaming.wire.errors import Refusal
 
 STOP_WAIT_SECONDS = 5.0
 COME_BACK_SECONDS = 2  # Retry-After of a 202
+_PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")
 
 routes = Blueprint("relay", __name__)
 
@@ -23,12 +25,13 @@ routes = Blueprint("relay", __name__)
 @routes.route("/stream", methods=["GET", "POST"])
 def stream() -> Response:
     """Start a run and stream it, or resume the run that Last-Event-ID names; never both."""
+    request = current_request()
     refuse_what_nobody_reads(request)
     cursor = resuming.last_event_id(request)
-    return _resume(cursor) if cursor else _start_stream()
+    return _resume(request, cursor) if cursor else _start_stream(request)
 
 
-def _resume(cursor: str) -> Response:
+def _resume(request: Request, cursor: str) -> Response:
     relay, name, flush_ms = current_relay(), negotiated(request), read_flush_ms(request)
     read_body(request)  # unread, it would look like a client that goes on talking, and its leaving would go unseen
     run_id, after = resuming.stream_cursor(cursor)
@@ -43,7 +46,7 @@ def _resume(cursor: str) -> Response:
     return respond(run, after, name, relay.stream_settings, f"{run.id}.", flush_ms)
 
 
-def _start_stream() -> Response:
+def _start_stream(request: Request) -> Response:
     relay, name = current_relay(), negotiated(request)
     caller, ask = current_caller(), read_ask(request)
     if ask.response_mode == "blocking":
@@ -55,7 +58,7 @@ def _start_stream() -> Response:
 @routes.post("/chat")
 def chat() -> Response:
     """Ask and wait for the whole answer; a browser's form gets a page."""
-    relay = current_relay()
+    relay, request = current_relay(), current_request()
     try:
         caller = current_caller(visitors_too=True)
         run = relay.runs.start(read_ask(request), caller)
@@ -69,15 +72,15 @@ def chat() -> Response:
     if not ended and run.presence is not None:
         run.presence.soften()
     if _wants_page(request):  # to an address of its own: reloading the form's answer would ask again
-        return _to_page(run)
+        return _to_page(request, run)
     return json_answer(run.answer()) if ended else _come_back(run)
 
 
 def _wants_page(request: Request) -> bool:
-    return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
+    return preferred(request.headers.get("Accept", ""), ("application/json", "text/html")) == "text/html"
 
 
-def _to_page(run: Run) -> Response:
+def _to_page(request: Request, run: Run) -> Response:
     """Send a browser to the run's page, in the same look."""
     return Response(status=303, headers={"Location": f"/runs/{run.id}{look_of(request).asked}", "X-Run-Id": run.id})
 
@@ -94,7 +97,7 @@ def _come_back(run: Run) -> Response:
 def start() -> Response:
     """Start a run and say where it can be followed and stopped."""
     caller = current_caller(visitors_too=True)
-    run = current_relay().runs.start(read_ask(request), caller)
+    run = current_relay().runs.start(read_ask(current_request()), caller)
     body = Started(
         run_id=run.id,
         conversation_id=run.turn.conversation_id,
@@ -110,9 +113,9 @@ def start() -> Response:
 @routes.get("/runs/<run_id>/events")
 def events(run_id: str) -> Response:
     """Follow a run from any point, in any format."""
+    relay, request = current_relay(), current_request()
     refuse_what_nobody_reads(request)
     read_body(request)
-    relay = current_relay()
     try:
         run = relay.runs.get(run_id)
     except Refusal as refusal:
@@ -127,7 +130,7 @@ def events(run_id: str) -> Response:
 @routes.get("/runs/<run_id>")
 def snapshot(run_id: str) -> Response:
     """Return what there is so far."""
-    relay = current_relay()
+    relay, request = current_relay(), current_request()
     run = relay.runs.get(run_id)
     if query(request).get("mismatch") == "1":  # our page found that its text was not the answer
         relay.observer(DigestMismatched())
@@ -144,8 +147,9 @@ def stop(run_id: str) -> Response:
     run = current_relay().runs.get(run_id)
     run.end_early("stopped")
     ended = run.wait_end(STOP_WAIT_SECONDS)
+    request = current_request()
     if _wants_page(request):
-        return _to_page(run)
+        return _to_page(request, run)
     if not ended:
         return _come_back(run)
     return json_response(run.end)
@@ -172,6 +176,7 @@ def refuse_what_nobody_reads(request: Request) -> None:
     """A HEAD or a prefetch would cost a generation, or a subscriber, that nobody looks at."""
     if request.method == "HEAD":
         raise Refusal("method_not_allowed", "HEAD is not answered here: it would cost a generation.")
-    purposes = (request.headers.get(name, "") for name in ("Sec-Purpose", "Purpose", "X-Moz"))
+    environ = request.environ
+    purposes = [environ[name] for name in _PURPOSES if name in environ]
     if any("prefetch" in purpose or "prerender" in purpose for purpose in purposes):
         raise Refusal("forbidden", "Prefetching is not answered here: it would cost a generation.")

@@ -13,6 +13,7 @@ from flask import Request, Response, request, stream_with_context
 from streaming.relay.cursor import Cursor
 from streaming.relay.observing import Heartbeat, Observer, Streamed
 from streaming.relay.run import Run
+from streaming.web.accepting import preferred
 from streaming.web.asking import query
 from streaming.web.compression import Compress, compress_stream
 from streaming.web.connection import PeerWatch, reset_on_close, send_away_on_drain, watch_peer
@@ -27,9 +28,11 @@ log = logging.getLogger(__name__)
 MEDIA_TYPES = {
     "text/event-stream": "sse",
     "application/x-ndjson": "ndjson",
-    "text/plain": "text",
     "application/json": "json",
+    "text/plain": "text",
 }
+"""In the order that counts where a client likes several the same, as axios does: application/json, text/plain, */*."""
+
 FORMATS = tuple(MEDIA_TYPES.values())
 STREAM_HEADERS = {
     # no-transform keeps edges from compressing, and so from holding back; the next one is nginx's own switch.
@@ -53,8 +56,8 @@ def negotiated(request: Request) -> str:
     """Return the format that `?format=` or `Accept` asks for, SSE where neither does. Raises Refusal."""
     asked = query(request).get("format")
     if asked is None:
-        media_type = request.accept_mimetypes.best_match(MEDIA_TYPES, "text/event-stream")
-        return MEDIA_TYPES[media_type]
+        media_type = preferred(request.headers.get("Accept", ""), tuple(MEDIA_TYPES))
+        return MEDIA_TYPES[media_type] if media_type else "sse"
     if asked not in FORMATS:
         raise Refusal("bad_request", f"parameter 'format': allowed are {', '.join(FORMATS)}.")
     return asked

@@ -51,6 +51,11 @@ class RelayWorker(GeventWorker):
         assert isinstance(relay, Relay)
         return relay
 
+    def init_process(self) -> None:
+        """Begin, in the new process. gunicorn asks for its settings some thirty times a request, by two calls each."""
+        vars(self.cfg).update({name: setting.get() for name, setting in self.cfg.settings.items()})
+        super().init_process()
+
     # -- connections -----------------------------------------------------------------------------------------------
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:

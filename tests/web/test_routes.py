@@ -96,6 +96,7 @@ def test_the_four_formats_tell_the_same(server: Relay, upstream: ScriptedUpstrea
         ("application/x-ndjson", "application/x-ndjson; charset=utf-8"),
         ("text/plain", "text/plain; charset=utf-8"),
         ("application/json", "application/json"),
+        ("application/json, text/plain, */*", "application/json"),  # axios, as it comes
         ("image/png", "text/event-stream; charset=utf-8"),
     ],
 )

@@ -35,7 +35,7 @@ HTML = "text/html"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 SSE = "text/event-stream"
-STREAMED = dict(zip(MEDIA_TYPES, ("SseStream", "NdjsonStream", "TextStream", "Answer"), strict=True))
+STREAMED = dict(zip(MEDIA_TYPES, ("SseStream", "NdjsonStream", "Answer", "TextStream"), strict=True))
 ASKED = {JSON: "Ask", FORM: "AskForm", MULTIPART: "AskForm"}
 FAILED_STATUSES = (400, 500, 502, 503, 504)  # of an answer in the json format whose run did not end well
 STREAM_HEADERS = ("Cache-Control", "X-Accel-Buffering")
