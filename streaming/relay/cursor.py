@@ -173,7 +173,11 @@ class Cursor:
         if self.deliver is None or self._flush_seconds or self._closed:
             return False
         entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
-        return bool(entries) and entries[-1].type != "end" and self.deliver(entries)
+        if (
+            not entries or len(entries) == READ_LIMIT_EVENTS
+        ):  # there may be more, for which nobody would wake the reader
+            return False
+        return entries[-1].type != "end" and self.deliver(entries)
 
     def _pause_seconds(self, entries: list[Entry], timeout_seconds: float) -> float:
         if entries:

@@ -15,6 +15,10 @@ from streaming.wire.formats import MAX_WRITE_BYTES, Format
 PLAIN = {"token", "reasoning"}
 """Events that every format can show at any time: no encoder breaks the body off at one."""
 
+BURST_EVENTS = 32
+"""From so many on they are the reader's: OpenAI's frame around a token of one letter is twenty times its JSON here, and
+what a stuck client does not take is held for it."""
+
 
 class Outlet:
     """Writes what comes to `cursor`'s log while its reader sleeps. `sent_bytes` counts bodies, without their framing.
@@ -41,6 +45,8 @@ class Outlet:
 
     def _deliver(self, entries: list[Entry]) -> bool:
         """See Cursor.deliver."""
+        if len(entries) >= BURST_EVENTS:
+            return False
         size_bytes = 0
         for entry in entries:
             size_bytes += len(entry.data)

@@ -241,3 +241,19 @@ def test_a_held_event_does_not_outlast_the_wait_for_silence() -> None:
         assert types(cursor.read(0.01)) == ["token"]
     assert cursor.read(0.01) == []
     cursor.close()
+
+
+def test_what_comes_beyond_one_read_while_the_reader_sleeps_does_not_wait_for_the_next_event() -> None:
+    run = Told()
+    cursor = run.follow(0)
+
+    def deliver(entries: list[Entry]) -> bool:
+        cursor.seq = entries[-1].seq
+        return True
+
+    cursor.deliver = deliver
+    reader = Reader(cursor)
+    run.say(*["token"] * (READ_LIMIT_EVENTS + 1))
+    wait_until(lambda: cursor.seq == run.last_seq, "the last one was delivered", 1)
+    run.say("end")
+    reader.join()

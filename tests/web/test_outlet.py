@@ -108,8 +108,15 @@ def test_http_1_0_has_no_chunks() -> None:
 
 @pytest.mark.parametrize(
     "events",
-    [[STEP], [token("a"), STEP], [token("a"), END], [token("x" * MAX_WRITE_BYTES)], [token("x" * 100)] * 80],
-    ids=["another event", "a token before it", "the end", "a large one", "a burst"],
+    [
+        [STEP],
+        [token("a"), STEP],
+        [token("a"), END],
+        [token("x" * MAX_WRITE_BYTES)],
+        [token("x" * 100)] * 80,
+        [token("x")] * 500,
+    ],
+    ids=["another event", "a token before it", "the end", "a large one", "a burst", "a burst of small ones"],
 )
 def test_what_is_not_simple_is_the_readers(events: list[Event]) -> None:
     with stream(Ndjson()) as it:
