@@ -1,5 +1,8 @@
 """A subscriber's place in a log: how it sleeps, and what it lets wait. What cursors deliver is in test_runs.py too."""
 
+import gc
+import weakref
+
 import gevent
 import greenlet
 import pytest
@@ -67,6 +70,21 @@ def test_a_closed_cursor_leaves_no_timer_behind() -> None:
     assert loop.activecnt > before  # for the next sleep
     cursor.close()
     assert loop.activecnt == before
+
+
+def test_a_closed_cursor_is_freed_at_once_and_lets_go_of_the_run() -> None:
+    run = Told()
+    cursor = run.follow(0)
+    cursor.deliver = lambda entries, cursor=cursor: cursor.done  # holds the cursor, as the outlet does
+    cursor.read(0)
+    cursor.close()
+    alive = weakref.ref(cursor)
+    gc.disable()  # or it might free what this test is about
+    try:
+        del cursor
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 class Told(Run):
