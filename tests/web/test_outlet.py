@@ -19,7 +19,7 @@ from streaming.web.outlet import Outlet
 from streaming.web.streams import _body
 from streaming.wire import jsontext
 from streaming.wire.ask import Context
-from streaming.wire.events import End, Event, Reasoning, Step, Token
+from streaming.wire.events import End, Entry, Event, Reasoning, Step, Token
 from streaming.wire.formats import MAX_WRITE_BYTES, Format
 from streaming.wire.formats.native import Ndjson, Text
 from tests.live import WAIT_SECONDS
@@ -148,6 +148,18 @@ def test_a_client_that_is_gone_is_the_readers_to_find() -> None:
         it.say(token("a"))
         with pytest.raises(ConnectionResetError):
             it.reader.get(timeout=WAIT_SECONDS)
+
+
+def test_an_error_of_ours_is_not_taken_for_a_client_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Ndjson):
+        def encode(self, entry: Entry) -> bytes:
+            raise OSError("no space left on the device")
+
+    with stream(Broken()) as it:
+        it.say(STEP)
+        with pytest.raises(ConnectionResetError):
+            it.reader.get(timeout=WAIT_SECONDS)
+    assert [record.getMessage() for record in caplog.records] == ["a stream broke off inside the relay"]
 
 
 class Written:
