@@ -29,11 +29,11 @@ class Sleeper:
     not closed is held by it until it goes off.
     """
 
-    __slots__ = ("_alarm", "_by", "_greenlet", "_instead", "_scheduled", "_timer", "_timer_by", "_woken")
+    __slots__ = ("_alarm", "_by", "_greenlet", "_scheduled", "_timer", "_timer_by", "_woken", "instead")
 
     def __init__(self, instead: Callable[[], bool] | None = None) -> None:
         """`instead` is called in the hub before a wake-up and may neither block nor raise; True = the sleep goes on."""
-        self._instead = instead
+        self.instead = instead
         self._greenlet: object | None = None
         self._alarm: Any = None  # a timer
         self._by = self._timer_by = 0.0  # monotonic: the end of this sleep, and when the timer goes off
@@ -101,7 +101,7 @@ class Sleeper:
         self._scheduled = False
         if not self._woken or self._greenlet is None:
             return
-        if self._instead is not None and self._instead():
+        if self.instead is not None and self.instead():
             self._woken = False
         else:
             self._switch()
@@ -170,10 +170,14 @@ class Cursor:
 
     def _delivered(self) -> bool:
         """Return whether what came needs no reader: a switch to its greenlet and back costs more than the delivery."""
-        if self.deliver is None or self._flush_seconds or self._closed:
+        if self.deliver is None or self._flush_seconds:
             return False
         entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
-        return bool(entries) and entries[-1].type != "end" and self.deliver(entries)
+        if (
+            not entries or len(entries) == READ_LIMIT_EVENTS
+        ):  # there may be more, for which nobody would wake the reader
+            return False
+        return entries[-1].type != "end" and self.deliver(entries)
 
     def _pause_seconds(self, entries: list[Entry], timeout_seconds: float) -> float:
         if entries:
@@ -211,6 +215,7 @@ class Cursor:
         self._closed = True
         Cursor.open_ones -= 1
         self._run.log.unwatch(self._watcher)
+        self.deliver = self._sleeper.instead = None  # both hold this: run and log would wait for the cycle collector
         self._sleeper.close()
         self._sleeper.wake()
         self._on_close(by_us)

@@ -10,10 +10,14 @@ from typing import Any
 from streaming.relay.cursor import Cursor
 from streaming.web.connection import ClientSocket
 from streaming.wire.events import Entry
-from streaming.wire.formats import MAX_WRITE_BYTES, Format
+from streaming.wire.formats import MAX_WRITE_BYTES, BodyAborted, Format
 
 PLAIN = {"token", "reasoning"}
 """Events that every format can show at any time: no encoder breaks the body off at one."""
+
+BURST_EVENTS = 32
+"""From so many on they are the reader's: OpenAI's frame around a token of one letter is twenty times its JSON here, and
+what a stuck client does not take is held for it."""
 
 
 class Outlet:
@@ -41,6 +45,8 @@ class Outlet:
 
     def _deliver(self, entries: list[Entry]) -> bool:
         """See Cursor.deliver."""
+        if len(entries) >= BURST_EVENTS:
+            return False
         size_bytes = 0
         for entry in entries:
             size_bytes += len(entry.data)
@@ -61,7 +67,13 @@ class Outlet:
         return False
 
     def finish(self) -> None:
-        """Send what the client did not take at once; for the reader, before it writes anything itself."""
+        """Send what the client did not take at once; for the reader, before it writes anything itself.
+
+        Raises BodyAborted where the client is gone.
+        """
         if self._rest:
             rest, self._rest = self._rest, b""
-            self._client.sendall(rest)
+            try:
+                self._client.sendall(rest)
+            except OSError:
+                raise BodyAborted("the client is gone") from None

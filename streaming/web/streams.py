@@ -192,7 +192,7 @@ def _body(
                 yield ping
         if not cursor.complete and not rolled_over and not cursor.sent_away:
             raise BodyAborted("the client looks gone; if it only half-closed, it must not take this for an end")
-    except (BodyAborted, OSError):  # OSError: the outlet found the client gone
+    except BodyAborted:
         raise _aborted() from None
     except Exception:
         log.exception("a stream broke off inside the relay")

@@ -10,13 +10,17 @@ from functools import lru_cache
 from gunicorn import util
 from gunicorn.http import wsgi
 
+ONE_WRITE_BYTES = 64 * 1024
+"""A larger body would be held twice for a client that takes nothing: a run's snapshot has up to 4 MiB."""
+
 
 class WholeResponse(wsgi.Response):
     """gunicorn's response, but for the first write."""
 
     def write(self, arg: bytes) -> None:
-        """Write a piece of the body; the head before it, or with it where the piece is the whole body."""
-        if self.headers_sent or self._omits_body or not arg or len(arg) != self.response_length:
+        """Write a piece of the body; the head before it, or with it where the piece is a whole body and small."""
+        whole = len(arg) == self.response_length and 0 < len(arg) <= ONE_WRITE_BYTES
+        if self.headers_sent or self._omits_body or not whole:
             super().write(arg)  # type: ignore[no-untyped-call]
             return
         major, minor = self.req.version

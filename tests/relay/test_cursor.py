@@ -1,5 +1,8 @@
 """A subscriber's place in a log: how it sleeps, and what it lets wait. What cursors deliver is in test_runs.py too."""
 
+import gc
+import weakref
+
 import gevent
 import greenlet
 import pytest
@@ -67,6 +70,21 @@ def test_a_closed_cursor_leaves_no_timer_behind() -> None:
     assert loop.activecnt > before  # for the next sleep
     cursor.close()
     assert loop.activecnt == before
+
+
+def test_a_closed_cursor_is_freed_at_once_and_lets_go_of_the_run() -> None:
+    run = Told()
+    cursor = run.follow(0)
+    cursor.deliver = lambda entries, cursor=cursor: cursor.done  # holds the cursor, as the outlet does
+    cursor.read(0)
+    cursor.close()
+    alive = weakref.ref(cursor)
+    gc.disable()  # or it might free what this test is about
+    try:
+        del cursor
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 class Told(Run):
@@ -241,3 +259,19 @@ def test_a_held_event_does_not_outlast_the_wait_for_silence() -> None:
         assert types(cursor.read(0.01)) == ["token"]
     assert cursor.read(0.01) == []
     cursor.close()
+
+
+def test_what_comes_beyond_one_read_while_the_reader_sleeps_does_not_wait_for_the_next_event() -> None:
+    run = Told()
+    cursor = run.follow(0)
+
+    def deliver(entries: list[Entry]) -> bool:
+        cursor.seq = entries[-1].seq
+        return True
+
+    cursor.deliver = deliver
+    reader = Reader(cursor)
+    run.say(*["token"] * (READ_LIMIT_EVENTS + 1))
+    wait_until(lambda: cursor.seq == run.last_seq, "the last one was delivered", 1)
+    run.say("end")
+    reader.join()

@@ -19,7 +19,7 @@ from streaming.web.outlet import Outlet
 from streaming.web.streams import _body
 from streaming.wire import jsontext
 from streaming.wire.ask import Context
-from streaming.wire.events import End, Event, Reasoning, Step, Token
+from streaming.wire.events import End, Entry, Event, Reasoning, Step, Token
 from streaming.wire.formats import MAX_WRITE_BYTES, Format
 from streaming.wire.formats.native import Ndjson, Text
 from tests.live import WAIT_SECONDS
@@ -108,8 +108,15 @@ def test_http_1_0_has_no_chunks() -> None:
 
 @pytest.mark.parametrize(
     "events",
-    [[STEP], [token("a"), STEP], [token("a"), END], [token("x" * MAX_WRITE_BYTES)], [token("x" * 100)] * 80],
-    ids=["another event", "a token before it", "the end", "a large one", "a burst"],
+    [
+        [STEP],
+        [token("a"), STEP],
+        [token("a"), END],
+        [token("x" * MAX_WRITE_BYTES)],
+        [token("x" * 100)] * 80,
+        [token("x")] * 500,
+    ],
+    ids=["another event", "a token before it", "the end", "a large one", "a burst", "a burst of small ones"],
 )
 def test_what_is_not_simple_is_the_readers(events: list[Event]) -> None:
     with stream(Ndjson()) as it:
@@ -141,6 +148,18 @@ def test_a_client_that_is_gone_is_the_readers_to_find() -> None:
         it.say(token("a"))
         with pytest.raises(ConnectionResetError):
             it.reader.get(timeout=WAIT_SECONDS)
+
+
+def test_an_error_of_ours_is_not_taken_for_a_client_that_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Ndjson):
+        def encode(self, entry: Entry) -> bytes:
+            raise OSError("no space left on the device")
+
+    with stream(Broken()) as it:
+        it.say(STEP)
+        with pytest.raises(ConnectionResetError):
+            it.reader.get(timeout=WAIT_SECONDS)
+    assert [record.getMessage() for record in caplog.records] == ["a stream broke off inside the relay"]
 
 
 class Written:
