@@ -28,13 +28,15 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
     `blocked_since` (monotonic) is set while a write waits and the client has taken nothing since; `serving` says that
     a request is being answered, `head_bytes` how much of the next one has come; `dropped` that it was we who ended the
     connection. `on_let_go` ends an idle connection in its own way, where it is no HTTP any more. `on_send_away` ends a
-    stream that its client resumes elsewhere.
+    stream that its client resumes elsewhere. `ends_by_close`: the client knows its answer's end by the connection's
+    (HTTP/1.0), so that ending it from outside must be a reset.
     """
 
     blocked_since: float | None = None
     serving = False
     head_bytes = 0
     dropped = False
+    ends_by_close = False
     on_let_go: Callable[[], None] | None = None
     on_send_away: Callable[[], None] | None = None
 
@@ -98,7 +100,13 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
         """
         self.dropped = True
         with contextlib.suppress(OSError):
+            if self.ends_by_close and self.serving:
+                self.reset_on_close()
             self._sock.shutdown(how)
+
+    def reset_on_close(self) -> None:
+        """Let the close be a reset, which no client takes for an end; what the kernel still has is not sent."""
+        self.setsockopt(plain.SOL_SOCKET, plain.SO_LINGER, struct.pack("ii", 1, 0))
 
     def let_go(self) -> None:
         """End an idle connection: its reader sees an end of file, as if the client had closed."""
@@ -183,10 +191,10 @@ def watch_peer(environ: dict[str, Any], gone: Callable[..., None], *, discard: b
 
 
 def reset_on_close(environ: dict[str, Any]) -> None:
-    """Let the close of this request's connection be a reset, which no client takes for an end."""
+    """Let the close of this request's connection be a reset."""
     client = environ.get("gunicorn.socket")
     if isinstance(client, ClientSocket):
-        client.setsockopt(plain.SOL_SOCKET, plain.SO_LINGER, struct.pack("ii", 1, 0))
+        client.reset_on_close()
 
 
 def send_away_on_drain(environ: dict[str, Any], send_away: Callable[[], None]) -> None:

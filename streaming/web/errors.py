@@ -59,6 +59,7 @@ def _finish(response: Response) -> Response:
         del response.headers["Content-Type"]
     if response.status_code >= 400:
         _drop_rest_of_body()
+    if "refused" in g:  # not a failed run's answer, or /readyz
         current_relay().refusals.wait()
     return response
 
@@ -90,6 +91,7 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
 
 def tell_refused(refusal: Refusal) -> None:
     """Tell the observers that the current request is refused."""
+    g.refused = True
     told = Refused(
         code=refusal.code,
         status=refusal.status,

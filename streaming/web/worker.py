@@ -81,7 +81,7 @@ class RelayWorker(GeventWorker):
             or req.path.startswith("/api/chat")
         ):
             req.force_close()
-        sock.serving = True
+        sock.serving, sock.ends_by_close = True, req.version < (1, 1)
         try:
             return super().handle_request(listener_name, req, sock, addr)
         finally:

@@ -307,6 +307,29 @@ def test_a_failure_is_no_end_for_http_1_0_either() -> None:
             assert read_all(client).endswith("reset")
 
 
+def test_a_deploy_is_no_end_for_a_slow_client_of_http_1_0() -> None:
+    """What the kernel still held would be followed by a plain end of the connection, which is all that 1.0 has."""
+
+    def long(call: Call) -> None:
+        call.start()
+        call.chunk(b"".join(token_chunk("x" * 1000) for _ in range(2000)))
+        call.await_close()
+
+    with (
+        scripted(long) as upstream,
+        run_relay(SHUTDOWN_GRACE_SECONDS="4", **settings(upstream.url)) as server,
+        socket.socket() as client,
+    ):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(20)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(b"GET /stream?prompt=hi&format=text HTTP/1.0\r\nHost: x\r\n\r\n")
+        assert client.recv(1, socket.MSG_PEEK)  # and no more: the relay's next writes wait
+        server.process.terminate()
+        awaited_exit(server, 10)
+        assert read_all(client).endswith("reset")
+
+
 def test_ctrl_c_ends_streams_properly_too() -> None:
     with scripted(held) as upstream, run_relay(**settings(upstream.url)) as server:
         stream = request(f"{server.url}/stream?prompt=hi")
