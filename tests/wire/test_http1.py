@@ -88,7 +88,7 @@ def test_a_coding_that_is_told_twice_is_meant_once() -> None:
     twice = b"Transfer-Encoding: chunked\r\n" * 2
     assert as_the_library_reads(OK + twice + b"\r\n").chunked
     assert read(OK + twice + b"\r\n").chunked
-    assert not read(OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n").chunked
+    assert not read(OK + b"Transfer-Encoding: gzip,chunked\r\n\r\n").chunked
 
 
 @pytest.mark.parametrize(
