@@ -44,7 +44,7 @@ class Body:
         self.complete = False
         self._opened = opened
         self._came_with_head = opened.rest
-        self._chunks = ChunkedDecoder() if opened.head.length is None and opened.head.chunked else None
+        self._chunks = ChunkedDecoder() if opened.head.chunked else None
         self._left_bytes = opened.head.length  # None = chunked, or up to the connection's end; negative = more came
         self._inflate = _inflate_for(opened.head.headers.get("content-encoding", ""))
         sock = opened.socket

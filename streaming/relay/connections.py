@@ -162,6 +162,8 @@ class Connections:
     def keep(self, connection: Connection) -> None:
         """Take back a connection on which nothing is left to read."""
         there = self._kept.setdefault(connection.server, [])
+        if there and not there[0].is_quiet():  # unused for longest: its server has ended it, which nobody would notice
+            there.pop(0).close()
         if self._closed or len(there) >= POOL_MAX_CONNECTIONS:
             connection.close()
         else:

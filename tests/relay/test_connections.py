@@ -177,6 +177,20 @@ def test_an_answer_that_is_left_in_the_middle_ends_its_connection() -> None:
         call.closed.set()
 
 
+def test_a_kept_connection_that_its_server_has_ended_is_let_go_while_others_are_used() -> None:
+    """What a busy hour leaves would stay half closed for ever: the one used last is taken first."""
+    session = kept_session()
+    with scripted(lambda call: call.send(ANSWER)) as upstream:
+        with asking(upstream.url, session) as first, asking(upstream.url, session) as second:
+            read_refusal(first)
+            read_refusal(second)
+        upstream.calls[0].connection.shutdown(socket.SHUT_WR)
+        with asking(upstream.url, session) as third:
+            assert third.connect_ms is None
+            read_refusal(third)
+        wait_until(lambda: first.socket.closed, "it is closed")
+
+
 def test_a_closed_session_keeps_nothing() -> None:
     session = Session()
     with scripted(lambda call: call.send(ANSWER)) as upstream:
