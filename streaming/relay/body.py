@@ -37,7 +37,7 @@ class BodyTimeout(Exception):
 class Body:
     """The body of a streamed answer whose headers have come. `close` it.
 
-    `complete`: its end has come, so that the connection can be used again.
+    `complete`: its end has come.
     """
 
     def __init__(self, opened: Opened) -> None:
@@ -45,7 +45,7 @@ class Body:
         self._opened = opened
         self._came_with_head = opened.rest
         self._chunks = ChunkedDecoder() if opened.head.chunked else None
-        self._left_bytes = opened.head.length  # None = chunked, or up to the connection's end
+        self._left_bytes = opened.head.length  # None = chunked, or up to the connection's end; negative = more came
         self._inflate = _inflate_for(opened.head.headers.get("content-encoding", ""))
         sock = opened.socket
         self._is_tls = isinstance(sock, ssl.SSLSocket)
@@ -99,11 +99,11 @@ class Body:
 
     def _take_buffered(self) -> bool:
         """Take what came together with the head."""
-        if self._left_bytes == 0:
-            self.complete = True
-            return True
         data, self._came_with_head = self._came_with_head, b""
-        return bool(data) and self._take_raw(data)
+        if data:
+            return self._take_raw(data)
+        self.complete = self._left_bytes == 0
+        return self.complete
 
     def _take_readable(self) -> bool:
         """Take what the socket has; return whether that was all that is wanted."""
@@ -125,9 +125,10 @@ class Body:
                 raise BodyBroken(str(error)) from None
             self.complete = self._chunks.done
         elif self._left_bytes is not None:
-            data = data[: self._left_bytes]
             self._left_bytes -= len(data)
-            self.complete = self._left_bytes == 0
+            if self._left_bytes < 0:
+                data = data[: self._left_bytes]
+            self.complete = self._left_bytes <= 0
         if self._inflate is not None:
             try:
                 data = self._inflate(data)
@@ -141,9 +142,15 @@ class Body:
         self.complete = True
         return True
 
+    @property
+    def reusable(self) -> bool:
+        """Return whether its end has come, and nothing behind it that the next answer would begin with."""
+        surplus = self._chunks.surplus if self._chunks is not None else (self._left_bytes or 0) < 0
+        return self.complete and not surplus
+
     def close(self) -> None:
-        """Keep the connection where the body is complete, end it otherwise; any number of times."""
-        self._opened.close(complete=self.complete)
+        """Keep the connection where it can be used again, end it otherwise; any number of times."""
+        self._opened.close(reusable=self.reusable)
 
 
 def read_refusal(opened: Opened, max_bytes: int = REFUSAL_MAX_BYTES) -> bytes:
@@ -154,16 +161,16 @@ def read_refusal(opened: Opened, max_bytes: int = REFUSAL_MAX_BYTES) -> bytes:
         read.extend(data)
         return len(read) >= max_bytes
 
-    complete = False
+    reusable = False
     try:
         body = Body(opened)
         with gevent.Timeout(REFUSAL_READ_SECONDS, False):
             body.read(take)
-        complete = body.complete
+        reusable = body.reusable
     except BodyBroken:
         pass  # the status alone says enough
     finally:
-        opened.close(complete=complete)
+        opened.close(reusable=reusable)
     return bytes(read)
 
 

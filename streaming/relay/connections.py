@@ -31,6 +31,11 @@ class Server(msgspec.Struct, frozen=True):
     name: str
     port: int
 
+    @property
+    def known_as(self) -> str:
+        """Its name in certificates and to itself; a dot at the end is for DNS alone."""
+        return self.name.rstrip(".")
+
 
 class Target(msgspec.Struct, frozen=True):
     """What a URL says. `host` is the header of that name."""
@@ -49,9 +54,11 @@ def target_of(url: str) -> Target:
     if parts.scheme not in {"http", "https"}:
         raise requests.exceptions.InvalidSchema
     tls = parts.scheme == "https"
-    usual_port = 443 if tls else 80
-    server = Server(tls, parts.hostname or "", parts.port or usual_port)
-    return Target(server, parts.netloc.removesuffix(f":{usual_port}"), prepared.path_url)
+    server = Server(tls, parts.hostname or "", parts.port or (443 if tls else 80))
+    host = f"[{server.name}]" if ":" in server.name else server.known_as
+    if server.port != (443 if tls else 80):
+        host = f"{host}:{server.port}"
+    return Target(server, host, prepared.path_url)
 
 
 class ConnectionBroken(Exception):
@@ -145,7 +152,7 @@ class Connections:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if server.tls:
-                sock = self._tls.wrap_socket(sock, server_hostname=server.name, do_handshake_on_connect=False)
+                sock = self._tls.wrap_socket(sock, server_hostname=server.known_as, do_handshake_on_connect=False)
                 sock.do_handshake()  # inside, nobody could close it when the run is stopped meanwhile
         except BaseException:
             sock.close()
@@ -155,6 +162,8 @@ class Connections:
     def keep(self, connection: Connection) -> None:
         """Take back a connection on which nothing is left to read."""
         there = self._kept.setdefault(connection.server, [])
+        if there and not there[0].is_quiet():  # unused for longest: its server has ended it, which nobody would notice
+            there.pop(0).close()
         if self._closed or len(there) >= POOL_MAX_CONNECTIONS:
             connection.close()
         else:

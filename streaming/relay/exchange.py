@@ -99,6 +99,7 @@ class HttpExchange:
             self._stop_by_request(CUT_STOP_SECONDS)
         if self._opened is not None:
             self._opened.close()
+        self._body = None  # nothing more of it is awaited: its descriptor may soon be another connection's
 
     def _open(self) -> Opened:
         opened = self._session.open(self._request, self._limits)

@@ -106,12 +106,12 @@ class Opened:
         self._connection: Connection | None = connection
         self._connections = connections
 
-    def close(self, *, complete: bool = False) -> None:
-        """Let go of the connection, any number of times; it is kept if the body was `complete`."""
+    def close(self, *, reusable: bool = False) -> None:
+        """Let go of the connection, any number of times; it is kept if the body leaves it `reusable`."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if complete and not self.head.closes:
+        if reusable and not self.head.closes:
             self._connections.keep(connection)
         else:
             connection.close()

@@ -15,10 +15,10 @@ class BadChunk(ValueError):
 
 
 class ChunkedDecoder:
-    """Incremental decoder of one body. `done` = the last chunk and its trailers have come."""
+    """Incremental decoder of one body. `done` = the last chunk and its trailers have come; `surplus` = more, too."""
 
     def __init__(self) -> None:
-        self.done = False
+        self.done = self.surplus = False
         self._line = b""  # what has come of an unfinished line
         self._left_bytes = 0  # of the chunk's data
         self._read = self._read_size
@@ -38,6 +38,7 @@ class ChunkedDecoder:
         at = 0
         while at < len(data) and not self.done:
             at = self._read(data, at, pieces)
+        self.surplus = at < len(data)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _read_line(self, data: bytes, at: int) -> tuple[bytes | None, int]:

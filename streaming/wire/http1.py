@@ -9,10 +9,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-HEAD_MAX_BYTES = 64 * 1024  # of an answer: against a head that never ends
+HEAD_MAX_BYTES = 64 * 1024  # of an answer, with the interim ones before it: against a head that never ends
 
 _END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(r"HTTP/1\.(\d) +(\d{3})(?: .*)?")
+_INTERIM = re.compile(rb"HTTP/1\.\d +1(?!01)\d\d(?!\d)")
+_LONGEST_LENGTH = 18  # digits: more are no length, and int() takes no more than 4300
 _BREAKS_OUT = re.compile(r"[\r\n\0]")  # of its line: the rest would be a header of its own, or a second request
 _NO_BODY = {204, 304}
 
@@ -51,16 +53,14 @@ def split_head(data: bytes) -> tuple[Head, bytes] | None:
 
     Interim answers (100 Continue, 103 Early Hints) before it are dropped.
     """
-    while True:
-        end = _END.search(data)
-        if end is None or end.end() > HEAD_MAX_BYTES:
-            if len(data) > HEAD_MAX_BYTES:
-                raise BadHead("the head is too long")
-            return None
-        head = _read(data[: end.start()].decode("latin-1"))
-        data = data[end.end() :]
-        if head.status >= 200 or head.status == 101:
-            return head, data
+    start = 0
+    while (end := _END.search(data, start)) is not None and end.end() <= HEAD_MAX_BYTES:
+        if _INTERIM.match(data, start) is None:
+            return _read(data[start : end.start()].decode("latin-1")), data[end.end() :]
+        start = end.end()
+    if len(data) > HEAD_MAX_BYTES:
+        raise BadHead("the head is too long")
+    return None
 
 
 def _read(text: str) -> Head:
@@ -69,7 +69,8 @@ def _read(text: str) -> Head:
     if status_line is None:
         raise BadHead("no status line")
     status, headers = int(status_line[2]), _fields(lines)
-    chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+    codings = headers.get("transfer-encoding", "").lower().split(",")
+    chunked = all(coding.strip() == "chunked" for coding in codings)  # told twice it is meant once
     length = 0 if status in _NO_BODY else None if chunked else _length(headers.get("content-length"))
     options = headers.get("connection", "").lower()
     kept = "close" not in options if status_line[1] != "0" else "keep-alive" in options or "keep-alive" in headers
@@ -96,6 +97,6 @@ def _length(text: str | None) -> int | None:
         return None
     told = {each.strip() for each in text.split(",")}
     digits = told.pop()
-    if told or not digits.isascii() or not digits.isdigit():
+    if told or not digits.isascii() or not digits.isdigit() or len(digits) > _LONGEST_LENGTH:
         raise BadHead("the length cannot be told")
     return int(digits)

@@ -76,6 +76,28 @@ def test_a_certificate_of_another_name_is_refused(certificate: Path) -> None:  #
     session.close()
 
 
+def test_the_last_dot_of_a_name_is_for_dns_alone(
+    certificate: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Kubernetes' usual way around its search list; neither certificates nor servers know it."""
+    asked: list[str] = []
+    resolve = gevent.socket.getaddrinfo
+
+    def resolved(name: str, *rest: object) -> object:
+        asked.append(name)
+        return resolve("localhost", *rest)
+
+    monkeypatch.setattr("gevent.socket.getaddrinfo", resolved)
+    session = Session(authorities=str(certificate))
+    with answering([ANSWER], certificate, closes=False) as (url, _):
+        with asking(url.replace("localhost", "localhost."), session) as opened:
+            assert read_refusal(opened) == b"ok"
+    session.close()
+    assert asked == ["localhost."]
+    assert target_of("https://example.org.:8443/v1").host == "example.org:8443"
+
+
 @pytest.mark.parametrize("stopped", [False, True])
 def test_who_takes_a_connection_and_never_speaks_tls_is_left(stopped: bool) -> None:
     limits = msgspec.structs.replace(LIMITS, connect_seconds=5 if stopped else 0.2)
@@ -126,6 +148,25 @@ def test_a_connection_on_which_something_came_that_nobody_asked_for_is_not_used_
             upstream.next_call().send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ANSWER,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+    ],
+)
+def test_a_connection_on_which_more_came_with_an_answer_than_it_said_is_not_used_again(answer: bytes) -> None:
+    """The rest of it would be read as the head of somebody else's answer."""
+    session = kept_session()
+    with scripted(lambda call: call.send(answer + b"HTTP/1.1 200 OK\r\nX: ")) as upstream:
+        for _ in range(2):
+            with asking(upstream.url, session) as opened:
+                assert opened.connect_ms is not None
+                assert read_refusal(opened) == (b"ok" if b"ok" in answer else b"")
+
+
 def test_an_answer_that_is_left_in_the_middle_ends_its_connection() -> None:
     session = kept_session()
     with scripted(lambda call: call.send(ANSWER[:-1]) or call.closed.wait(10)) as upstream:
@@ -134,6 +175,20 @@ def test_an_answer_that_is_left_in_the_middle_ends_its_connection() -> None:
         call = upstream.next_call()
         assert call.connection.recv(1) == b""
         call.closed.set()
+
+
+def test_a_kept_connection_that_its_server_has_ended_is_let_go_while_others_are_used() -> None:
+    """What a busy hour leaves would stay half closed for ever: the one used last is taken first."""
+    session = kept_session()
+    with scripted(lambda call: call.send(ANSWER)) as upstream:
+        with asking(upstream.url, session) as first, asking(upstream.url, session) as second:
+            read_refusal(first)
+            read_refusal(second)
+        upstream.calls[0].connection.shutdown(socket.SHUT_WR)
+        with asking(upstream.url, session) as third:
+            assert third.connect_ms is None
+            read_refusal(third)
+        wait_until(lambda: first.socket.closed, "it is closed")
 
 
 def test_a_closed_session_keeps_nothing() -> None:

@@ -1,6 +1,7 @@
 """One call to an upstream on a real socket: framing, limits, failures, stops."""
 
 import gzip
+import json
 import queue
 import socket
 import time
@@ -402,6 +403,31 @@ def test_a_stop_without_a_task_id_awaits_it() -> None:
         greenlet.join(10)
         assert call.upstream_stop == "confirmed"
         call.close()
+
+
+class Full(Collector):
+    """A collector that takes nothing more."""
+
+    def append(self, event: Event) -> None:
+        raise Failure("run_too_large")
+
+
+def test_an_answer_that_is_cut_at_its_last_word_is_not_read_on() -> None:
+    last = {"event": "workflow_finished", "task_id": "t", "data": {"status": "succeeded", "outputs": {"text": "a"}}}
+
+    def script(call: Call) -> None:
+        if call.path.endswith("/stop"):
+            call.answer(200, b'{"result":"success"}')
+            return
+        start_then(call, b"data: %s\n\n" % json.dumps(last).encode())
+        call.await_close()
+
+    with scripted(script) as upstream:
+        call = exchange(dify(upstream.url, "workflow"), Full())
+        with pytest.raises(Failure, match="larger"):
+            call.run()
+        call.close()
+        assert upstream.calls[0].closed.wait(10)
 
 
 def test_a_dify_run_that_is_cut_by_a_limit_is_stopped_too() -> None:

@@ -75,6 +75,22 @@ def test_interim_answers_are_passed_over() -> None:
     assert split_head(early + OK + b"A: b\r\n\r\nrest") == (Head(200, {"a": "b"}, False, None, True), b"rest")
 
 
+def test_interim_answers_without_end_are_refused() -> None:
+    """Each piece that comes is looked through from the beginning: a megabyte of them took minutes."""
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    with pytest.raises(BadHead):
+        split_head(interim * (HEAD_MAX_BYTES // len(interim) + 1))
+    assert split_head(interim * 100 + OK + b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000) is not None
+
+
+def test_a_coding_that_is_told_twice_is_meant_once() -> None:
+    """A proxy that adds its own line; http.client takes the first."""
+    twice = b"Transfer-Encoding: chunked\r\n" * 2
+    assert as_the_library_reads(OK + twice + b"\r\n").chunked
+    assert read(OK + twice + b"\r\n").chunked
+    assert not read(OK + b"Transfer-Encoding: gzip,chunked\r\n\r\n").chunked
+
+
 @pytest.mark.parametrize(
     ("fields", "headers"),
     [
@@ -104,6 +120,7 @@ def test_a_length_that_is_told_twice_is_one_if_both_agree() -> None:
         OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\n",
         OK + b"Content-Length: -1\r\n\r\n",
         OK + b"Content-Length: 1_0\r\n\r\n",
+        OK + b"Content-Length: " + b"9" * 5000 + b"\r\n\r\n",  # more digits than Python reads
         OK + "Content-Length: ²\r\n\r\n".encode("latin-1"),
         OK + b"A: " + b"x" * HEAD_MAX_BYTES,
         OK + b"A: " + b"x" * HEAD_MAX_BYTES + b"\r\n\r\n",
