@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import certifi
 import msgspec
 import urllib3
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import AcceptConnection, RejectConnection, Request, TextMessage
 from wsproto.utilities import RemoteProtocolError
 
+from streaming.authorities import trusting
 from streaming.doctor.measured import Answer, Frame, Start, Stream, Tls, Trouble, Unreachable, Upgrade
 from streaming.wire.sse import Comment, Decoder, EventTooLarge, ServerSentEvent
 
@@ -45,7 +45,7 @@ class Site:
         self._port = parts.port or (443 if self.encrypted else 80)
         self._path = parts.path.rstrip("/")
         self._headers = {"User-Agent": "sluice-doctor"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        self._context = _trusting()
+        self._context = trusting()
 
     def get(self, path: str) -> Answer:
         """Return the answer to a GET. Raises Unreachable."""
@@ -86,7 +86,7 @@ class Site:
 
     def tls(self) -> Tls:
         """Return what the edge agrees on with a browser. Raises Unreachable."""
-        context = _trusting()
+        context = trusting()
         context.set_alpn_protocols(["h2", "http/1.1"])
         try:
             with (
@@ -155,13 +155,6 @@ class Site:
             )
         except _BROKEN as error:
             raise _unreachable(error) from None
-
-
-def _trusting() -> ssl.SSLContext:
-    """Trust the system's authorities (SSL_CERT_FILE names others) and, where a system has none, Mozilla's."""
-    context = ssl.create_default_context()
-    context.load_verify_locations(certifi.where())
-    return context
 
 
 def _answer(response: Any, begun: float) -> Answer:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import msgspec
 import requests
 
+from streaming.authorities import trusting
 from streaming.wire import http1
 
 POOL_MAX_CONNECTIONS = 512  # kept for reuse with each server; more may be open
@@ -123,16 +124,15 @@ class Connection:
 
 
 class Connections:
-    """Makes connections, and keeps those that can be used again. `authorities`: a file of whom TLS believes."""
+    """Makes connections, and keeps those that can be used again."""
 
-    def __init__(self, authorities: str | None = None) -> None:
+    def __init__(self) -> None:
         self._kept: dict[Server, list[Connection]] = {}
-        self._authorities = authorities
         self._closed = False
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=self._authorities or requests.utils.DEFAULT_CA_BUNDLE_PATH)
+        return trusting()
 
     def kept(self, server: Server) -> Connection | None:
         """Take the one used last of those that are kept; None = none is left that looks alive."""

@@ -173,9 +173,7 @@ class Cursor:
         if self.deliver is None or self._flush_seconds:
             return False
         entries = self._run.log.read(self.seq, READ_LIMIT_EVENTS)
-        if (
-            not entries or len(entries) == READ_LIMIT_EVENTS
-        ):  # there may be more, for which nobody would wake the reader
+        if not entries or len(entries) == READ_LIMIT_EVENTS:  # of what a full read left nobody would tell the reader
             return False
         return entries[-1].type != "end" and self.deliver(entries)
 

@@ -118,14 +118,14 @@ class Opened:
 
 
 class Session:
-    """The one HTTP client of the process. `authorities`: a file of whom TLS believes, None = requests' own.
+    """The one HTTP client of the process.
 
     It knows no proxy, netrc, cookie or redirect: nothing in the environment, and no upstream, can send prompts and
     keys elsewhere.
     """
 
-    def __init__(self, authorities: str | None = None) -> None:
-        self._connections = Connections(authorities)
+    def __init__(self) -> None:
+        self._connections = Connections()
 
     def open(self, request: Request, limits: Limits) -> Opened:
         """Send the request and return when the answer's head has come. Raises Failure.

@@ -22,6 +22,13 @@ from tests.relay.test_body import answering, certificate  # noqa: F401  # a fixt
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
+@pytest.fixture
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+    """The certificate, which the operator has told to trust."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    return certificate
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -65,9 +72,9 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> 
     assert caught.value.code == "upstream_unreachable"
 
 
-def test_a_certificate_of_another_name_is_refused(certificate: Path) -> None:  # noqa: F811
-    session = Session(authorities=str(certificate))
-    with answering([ANSWER], certificate, closes=False) as (url, _):
+def test_a_certificate_of_another_name_is_refused(trusted: Path) -> None:
+    session = Session()
+    with answering([ANSWER], trusted, closes=False) as (url, _):
         with asking(url, session) as opened:
             assert read_refusal(opened) == b"ok"
         with pytest.raises(Failure) as caught:
@@ -76,10 +83,7 @@ def test_a_certificate_of_another_name_is_refused(certificate: Path) -> None:  #
     session.close()
 
 
-def test_the_last_dot_of_a_name_is_for_dns_alone(
-    certificate: Path,  # noqa: F811
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_last_dot_of_a_name_is_for_dns_alone(trusted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes' usual way around its search list; neither certificates nor servers know it."""
     asked: list[str] = []
     resolve = gevent.socket.getaddrinfo
@@ -89,8 +93,8 @@ def test_the_last_dot_of_a_name_is_for_dns_alone(
         return resolve("localhost", *rest)
 
     monkeypatch.setattr("gevent.socket.getaddrinfo", resolved)
-    session = Session(authorities=str(certificate))
-    with answering([ANSWER], certificate, closes=False) as (url, _):
+    session = Session()
+    with answering([ANSWER], trusted, closes=False) as (url, _):
         with asking(url.replace("localhost", "localhost."), session) as opened:
             assert read_refusal(opened) == b"ok"
     session.close()

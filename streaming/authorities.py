@@ -1,0 +1,16 @@
+"""Whom TLS believes, for calls to upstreams and for the doctor's."""
+
+import ssl
+
+import certifi
+
+
+def trusting() -> ssl.SSLContext:
+    """Return a context that trusts the system's authorities and, where a system has none, Mozilla's.
+
+    SSL_CERT_FILE and SSL_CERT_DIR, OpenSSL's own variables, name others in place of the system's: for an upstream whose
+    certificate a company signs itself.
+    """
+    context = ssl.create_default_context()
+    context.load_verify_locations(certifi.where())
+    return context
