@@ -92,7 +92,7 @@ class Snapshot(msgspec.Struct):
     end: End | None = None
 
 
-class Patience:
+class Backoff:
     """Counts consecutive failures and waits longer after each. `sleep` takes seconds."""
 
     def __init__(self, place: str, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -130,19 +130,19 @@ class Follow:
         self._last_id = 0
 
     def __iter__(self) -> Iterator[Event]:
-        patience = Patience(self._url)
+        backoff = Backoff(self._url)
         while True:
             try:
                 with contextlib.closing(self._connection()) as events:
                     for event in events:
-                        patience.reset()
+                        backoff.reset()
                         if event is not None:
                             yield event
                         if isinstance(event, End):
                             return
                 return
             except _CUTS as cause:
-                patience.wait(cause)
+                backoff.wait(cause)
 
     def _connection(self) -> Generator[Event | None]:
         """Yield what one connection brings, None for an event of no interest; returns only on a 204."""
@@ -212,7 +212,7 @@ class Relay:
         return self._call("GET", f"{self._url}/runs/{run.run_id}", Snapshot)
 
     def _call(self, method: str, url: str, shape: type[_T], **options: Any) -> _T:
-        patience, first = Patience(self._url), True
+        backoff, first = Backoff(self._url), True
         while True:
             try:
                 # A followed redirect would turn the POST into a GET.
@@ -226,7 +226,7 @@ class Relay:
                 if first and isinstance(_reason(cause), urllib3.exceptions.NewConnectionError):
                     raise NoRelay(f"no relay answers at {self._url}; start one with `make run`") from cause
                 first = False
-                patience.wait(cause)
+                backoff.wait(cause)
         try:
             return msgspec.convert(loads(response.content.decode()), shape)
         except ValueError as error:

@@ -21,7 +21,7 @@ from click.testing import CliRunner, Result
 
 from streaming import chat_client
 from streaming.chat import chat
-from streaming.chat_client import Follow, GaveUp, Patience
+from streaming.chat_client import Backoff, Follow, GaveUp
 from streaming.chat_screen import harmless
 from streaming.wire.events import Digest, End, Event, Replace, Token
 
@@ -288,13 +288,13 @@ def test_patience_doubles_up_to_a_bound_and_starts_anew_after_progress(monkeypat
     monkeypatch.setattr(chat_client, "FIRST_DELAY_SECONDS", 0.5)
     monkeypatch.setattr(chat_client.random, "uniform", lambda _low, high: high)
     waits: list[float] = []
-    patience = Patience("it", waits.append)
-    patience.wait(OSError())
-    patience.reset()
+    backoff = Backoff("it", waits.append)
+    backoff.wait(OSError())
+    backoff.reset()
     for _ in range(7):
-        patience.wait(OSError())
+        backoff.wait(OSError())
     with pytest.raises(GaveUp, match="gave up on it after 8 failures"):
-        patience.wait(OSError())
+        backoff.wait(OSError())
     assert waits == [0.5, 0.5, 1, 2, 4, 8, 8, 8]
 
 
