@@ -66,5 +66,6 @@ http_protocols = "h1"  # this worker would serve the streams of one HTTP/2 conne
 logconfig_dict = logs.config(_settings.log_format)
 # No line tells them, and a greenlet that logs would get a thread object of its own to be named by.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+logging._srcfile = None  # nor where in the code it was logged: logging's documentation, "Optimization"
 logger_class = "streaming.web.server_log.ServerLog"
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112  # a heartbeat on disk can block
