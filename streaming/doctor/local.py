@@ -6,10 +6,13 @@ one in its log: its parameters tell that the key is good.
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import requests
 import urllib3
+from requests.adapters import HTTPAdapter
 
+from streaming.authorities import trusting
 from streaming.doctor.settings import CHECK, contradictions
 from streaming.doctor.verdict import Verdict, fail, ok, warn
 from streaming.settings import Settings, SettingsError
@@ -49,9 +52,18 @@ def examine_settings(read: ReadEnvironment, dialect_of: MakeDialect) -> Iterator
     if settings.redis_url:
         yield _store(settings)
     with requests.Session() as session:
-        session.trust_env = False  # as the relay itself calls upstreams
+        # As the relay itself calls upstreams: past every proxy, trusting the same authorities.
+        session.trust_env = False
+        session.mount("https://", _Trusting())
         for upstream in settings.upstreams:
             yield _upstream(session, upstream, settings, dialect_of)
+
+
+class _Trusting(HTTPAdapter):
+    """requests trusts Mozilla's authorities alone."""
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=trusting(), **options)
 
 
 def _store(settings: Settings) -> Verdict:

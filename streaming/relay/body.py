@@ -13,11 +13,9 @@ from typing import Any
 import gevent
 from gevent import get_hub, getcurrent
 
+from streaming.relay.connections import READ_BYTES
 from streaming.relay.upstream import Opened
 from streaming.wire.chunked import BadChunk, ChunkedDecoder
-
-READ_BYTES = 16 * 1024
-"""At once: then the other streams have their turn. A whole TLS record: what is left of one makes no socket readable."""
 
 REFUSAL_MAX_BYTES = 64 * 1024  # an error page longer than this tells nothing more
 REFUSAL_READ_SECONDS = 2.0  # llama.cpp says `Connection: close` on errors and stays open

@@ -22,7 +22,8 @@ from streaming.authorities import trusting
 from streaming.wire import http1
 
 POOL_MAX_CONNECTIONS = 512  # kept for reuse with each server; more may be open
-READ_BYTES = 16 * 1024  # a whole TLS record: what is left of one makes no socket readable
+READ_BYTES = 16 * 1024
+"""At once: then the other streams have their turn. A whole TLS record: what is left of one makes no socket readable."""
 
 
 class Server(msgspec.Struct, frozen=True):

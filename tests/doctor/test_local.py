@@ -12,6 +12,7 @@ from app import _dialect
 from streaming.doctor.local import examine_settings
 from streaming.doctor.verdict import Verdict
 from streaming.dotenv import load_dotenv
+from tests.answering import answering
 from tests.live import ROOT, Call, free_port, scripted
 from tests.redis_server import redis_server
 from tests.relay.support import DONE, FINISH, token_chunk
@@ -105,6 +106,16 @@ def test_a_proxy_of_the_environment_is_not_used_as_the_relay_uses_none(monkeypat
     monkeypatch.delenv("no_proxy", raising=False)
     with scripted(one_token) as upstream:
         assert examined(**settings(upstream.url))["upstream openai"].state == "ok"
+
+
+def test_a_certificate_that_the_operator_trusts_is_trusted_as_by_the_relay(
+    certificate: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+    with answering([head + token_chunk("Hi") + FINISH + DONE], certificate, closes=True) as (url, _):
+        assert examined(**settings(url))["upstream openai"].says.startswith("upstream_unreachable: ")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        assert examined(**settings(url))["upstream openai"].state == "ok"
 
 
 def test_a_dify_app_is_not_asked_a_question() -> None:

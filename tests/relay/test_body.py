@@ -3,26 +3,23 @@
 import contextlib
 import os
 import random
-import ssl
-import subprocess
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest.mock import patch
 
-import gevent
-import gevent.pool
 import pytest
 import requests
-from gevent import socket
 
-from streaming.relay.body import READ_BYTES, Body, BodyBroken
+from streaming.relay.body import Body, BodyBroken
+from streaming.relay.connections import READ_BYTES
 from streaming.relay.upstream import Opened, Session
 from streaming.wire.dialects import Request
+from tests.answering import answering
 from tests.relay.support import LIMITS
 
 TEXT = random.Random(1).randbytes(3 * READ_BYTES)
-RECORD_PART_BYTES = 12_000  # with the headers one TLS record, of which http.client reads 8 KiB
+RECORD_PART_BYTES = 12_000  # with the head one TLS record
 FRAMINGS = ["chunked", "length", "close", "gzip", "nothing"]
 
 
@@ -41,57 +38,6 @@ def framed(framing: str, dice: random.Random) -> tuple[str, bytes]:
     if framing == "nothing":
         return "Content-Length: 0", b""
     return (f"Content-Length: {len(text)}" if framing == "length" else "Connection: close"), text
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a file with a key and a certificate for localhost that vouches for itself."""
-    folder = tmp_path_factory.mktemp("tls")
-    names = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
-    files = ("-keyout", str(folder / "key"), "-out", str(folder / "certificate"))
-    command = ("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2")
-    subprocess.run([*command, *files, *names], check=True, capture_output=True)
-    both = folder / "both.pem"
-    both.write_bytes((folder / "key").read_bytes() + (folder / "certificate").read_bytes())
-    return both
-
-
-@contextlib.contextmanager
-def answering(pieces: list[bytes], certificate: Path | None, *, closes: bool) -> Iterator[tuple[str, list[object]]]:
-    """Answer each request with the pieces, each in a write of its own. Yield the URL, and who has connected."""
-    connections: list[object] = []
-    context = None
-    if certificate is not None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate)
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve(connection: socket.socket) -> None:
-        wire = connection
-        if context is not None:
-            wire = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-        with wire, contextlib.suppress(ssl.SSLError):  # of who does not believe the certificate
-            while wire.recv(65536):
-                for piece in pieces:
-                    wire.sendall(piece)
-                    gevent.sleep(0)
-                if closes:
-                    return
-
-    def accept() -> None:
-        while True:
-            connection, peer = listener.accept()
-            connections.append(peer)
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            served.spawn(serve, connection)
-
-    served = gevent.pool.Group()
-    served.spawn(accept)
-    try:
-        yield f"http{'s' if context else ''}://localhost:{listener.getsockname()[1]}/", connections
-    finally:
-        served.kill()
-        listener.close()
 
 
 @contextlib.contextmanager

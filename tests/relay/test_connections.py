@@ -15,15 +15,15 @@ from streaming.relay.connections import target_of
 from streaming.relay.upstream import Opened, Session
 from streaming.wire.dialects import Request
 from streaming.wire.errors import Failure
+from tests.answering import answering
 from tests.live import Call, scripted, wait_until
 from tests.relay.support import LIMITS, kept_session
-from tests.relay.test_body import answering, certificate  # noqa: F401  # a fixture
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 @pytest.fixture
-def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:  # noqa: F811
+def trusted(certificate: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The certificate, which the operator has told to trust."""
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     return certificate
@@ -66,7 +66,7 @@ def asking(url: str, session: Session, **request: object) -> Iterator[Opened]:
         opened.close()
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> None:  # noqa: F811
+def test_a_certificate_that_nobody_vouches_for_is_refused(certificate: Path) -> None:
     with answering([ANSWER], certificate, closes=False) as (url, _), pytest.raises(Failure) as caught:
         kept_session().open(Request(url=url, headers={}), LIMITS)
     assert caught.value.code == "upstream_unreachable"
@@ -107,15 +107,15 @@ def test_who_takes_a_connection_and_never_speaks_tls_is_left(stopped: bool) -> N
     limits = msgspec.structs.replace(LIMITS, connect_seconds=5 if stopped else 0.2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"https://localhost:{listener.getsockname()[1]}/"
-        asking = gevent.spawn(kept_session().open, Request(url=url, headers={}), limits)
+        asked = gevent.spawn(kept_session().open, Request(url=url, headers={}), limits)
         connection, _ = listener.accept()
         with connection:
             assert connection.recv(4096)  # its greeting
             if stopped:
-                asking.kill()
+                asked.kill()
             assert connection.recv(4096) == b""
-        asking.join(5)
-        assert stopped or isinstance(asking.exception, Failure)
+        asked.join(5)
+        assert stopped or isinstance(asked.exception, Failure)
 
 
 # -- kept ones ---------------------------------------------------------------------------------------------------------
@@ -226,11 +226,11 @@ def test_a_post_without_a_body_says_so_and_a_get_says_nothing() -> None:
 def test_who_hangs_up_on_a_long_body_may_have_said_why() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        asking = gevent.spawn(kept_session().open, Request(url=url, headers={}, body=bytes(32 << 20)), LIMITS)
+        asked = gevent.spawn(kept_session().open, Request(url=url, headers={}, body=bytes(32 << 20)), LIMITS)
         connection, _ = listener.accept()
         with connection:
             connection.recv(1000)
             connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
             connection.shutdown(socket.SHUT_WR)  # what is unread makes the close a reset
-        with contextlib.closing(asking.get(timeout=10)) as opened:
+        with contextlib.closing(asked.get(timeout=10)) as opened:
             assert opened.head.status == 413
