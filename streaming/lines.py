@@ -1,5 +1,7 @@
 """The log lines about runs and refused requests: one each, at the end, without a word of what was said.
 
+Only in a flood are refused requests counted instead.
+
 Who asked is told by a hash whose key changes with each start: lines of one caller belong together, and nobody can try
 out addresses. A run's id lets its holder read and stop it; its hash finds the line of an id that somebody shows.
 """

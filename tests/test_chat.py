@@ -284,7 +284,7 @@ def test_a_relay_that_stays_silent_is_given_up(relay: ScriptedRelay) -> None:
     assert len(relay.asked("GET /runs/r1/events")) == chat_client.MAX_FAILURES
 
 
-def test_patience_doubles_up_to_a_bound_and_starts_anew_after_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_backoff_doubles_up_to_a_bound_and_starts_anew_after_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chat_client, "FIRST_DELAY_SECONDS", 0.5)
     monkeypatch.setattr(chat_client.random, "uniform", lambda _low, high: high)
     waits: list[float] = []

@@ -2,7 +2,7 @@
 
 The greenlet that asked sleeps meanwhile, once for the whole answer. Reading in it, through urllib3 and http.client,
 costs two switches, a recv that says EAGAIN and a timer for each token: the relay took 172 µs of the processor a token
-with it, and takes 126 (50 streams of 50 tokens a second, one relay after the other on the same machine).
+with it, and 126 without (50 streams of 50 tokens a second, one relay after the other on the same machine).
 """
 
 import ssl
@@ -33,7 +33,7 @@ class BodyTimeout(Exception):
 
 
 class Body:
-    """The body of a streamed answer whose headers have come. `close` it.
+    """The body of a streamed answer whose head has come. `close` it.
 
     `complete`: its end has come.
     """

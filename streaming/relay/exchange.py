@@ -1,8 +1,8 @@
 """One call to an HTTP upstream: open, read to the last word, stop.
 
 The greenlet that called `run` waits for all of it. `stop` interrupts that greenlet, which works while connecting,
-before the headers and in the middle of the answer; closing the response from another greenlet does not (RuntimeError:
-reentrant call inside BufferedReader, and nothing is cancelled).
+before the head and in the middle of the answer. Closing the connection from another greenlet does not: whoever waits
+for the body would never be told (body.py).
 """
 
 import time

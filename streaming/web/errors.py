@@ -60,7 +60,7 @@ def _finish(response: Response) -> Response:
     if response.status_code >= 400:
         _drop_rest_of_body()
     if "refused" in g:  # not a failed run's answer, or /readyz
-        current_relay().refusals.wait()
+        current_relay().turnstile.wait()
     return response
 
 

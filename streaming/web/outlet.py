@@ -58,12 +58,12 @@ class Outlet:
         if not data:
             return True
         frame = b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data
-        sent_bytes = self._client.send_now(frame)
+        taken_bytes = self._client.send_now(frame)
         self.sent_bytes += len(data)
         self.wrote_at = time.monotonic()
-        if sent_bytes == len(frame):
+        if taken_bytes == len(frame):
             return True
-        self._rest = frame[sent_bytes:]
+        self._rest = frame[taken_bytes:]
         return False
 
     def finish(self) -> None:

@@ -72,7 +72,7 @@ class Relay:
         self._traces = traces
         self._connections = 0
         self.upload_slots = UploadSlots()
-        self.refusals = Turnstile()
+        self.turnstile = Turnstile()
         self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
         self._crowded_at_connections = crowded_at_connections
 

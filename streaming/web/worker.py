@@ -24,9 +24,8 @@ from streaming.web.whole_response import WholeResponse
 LOOK_SECONDS = 0.25  # stock gunicorn notices a SIGTERM after up to 1 s
 LAST_SECONDS = 1.0  # for upstreams' stop calls, and then for clients to read the rest; a tenth of a short grace
 
-ACCEPTED_AT_ONCE = (
-    4  # new connections, before those that are open get their turn; gevent's 100 take a tenth of a second
-)
+ACCEPTED_AT_ONCE = 4  # new connections, before the open ones get their turn; gevent's 100 take a tenth of a second
+
 BODY_PIECE_BYTES = 64 * 1024
 """How much of a body is asked of the kernel at once. gunicorn's megabyte is set aside for each read, and what it brings
 beyond what was wanted is copied again and again: to read 1 MiB took eight times as long."""

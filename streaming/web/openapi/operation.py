@@ -35,7 +35,8 @@ HTML = "text/html"
 FORM = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data"
 SSE = "text/event-stream"
-STREAMED = dict(zip(MEDIA_TYPES, ("SseStream", "NdjsonStream", "Answer", "TextStream"), strict=True))
+_SCHEMAS = {"sse": "SseStream", "ndjson": "NdjsonStream", "json": "Answer", "text": "TextStream"}
+STREAMED = {media_type: _SCHEMAS[format_] for media_type, format_ in MEDIA_TYPES.items()}
 ASKED = {JSON: "Ask", FORM: "AskForm", MULTIPART: "AskForm"}
 FAILED_STATUSES = (400, 500, 502, 503, 504)  # of an answer in the json format whose run did not end well
 STREAM_HEADERS = ("Cache-Control", "X-Accel-Buffering")

@@ -133,7 +133,7 @@ class Reader:
         except chunks.NOT_TYPED:
             chunk, whole = chunks.decode_leniently(data), False
         else:
-            whole = not self._surrogates.held  # the typed decoder takes no half a character
+            whole = not self._surrogates.held  # the typed decoder takes no half characters
         if chunk.error:
             return self._fail(chunk.error)
         if chunk.usage:
