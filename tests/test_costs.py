@@ -1,4 +1,4 @@
-"""What a token costs, in counts that are the same on every machine. Wall time and CPU time are for `make bench`.
+"""What a token and a stream cost, in counts that are the same on every machine. Times are for `make bench`.
 
 Each token is sent when the one before it has arrived: so none leaves together with another, and each pays in full.
 """
@@ -18,7 +18,7 @@ from tests.live import WAIT_SECONDS, Call, Relay, relay, scripted
 from tests.relay.support import DONE, FINISH, token_chunk
 from tests.web.client import request
 
-TOKENS = 200
+TOKENS = 200  # or streams, where a stream's set-up is counted
 ROUNDS = 3  # the cheapest counts: on a busy machine the worker's own clock, four times a second, adds to the others
 MAX_SWITCHES = 0.3  # a token is taken and sent in the hub
 MAX_PYTHON_CALLS = 23  # 21 with Python 3.11; the rest is for the libraries' next versions
@@ -56,13 +56,18 @@ def stream(**settings: str) -> Iterator[tuple[Relay, Pass]]:
         assert b"event: end" in b"".join(writes)
 
 
-def difference(count: Callable[[], Counter[str]], pass_on: Pass) -> Counter[str]:
-    """Return what TOKENS more tokens add, and the counting itself does not."""
+def counts(server: Relay) -> Counter[str]:
+    """Return the switches and calls so far of a relay that is COUNTING."""
+    return Counter(requests.get(f"{server.url}/counts", timeout=WAIT_SECONDS).json())
 
-    def counted(tokens: int) -> Counter[str]:
-        before = count()
-        pass_on(tokens)
-        return count() - before
+
+def difference(server: Relay, pass_on: Pass) -> Counter[str]:
+    """Return what TOKENS more of what `pass_on` does add, and the counting itself does not."""
+
+    def counted(times: int) -> Counter[str]:
+        before = counts(server)
+        pass_on(times)
+        return counts(server) - before
 
     few = counted(1)
     return counted(TOKENS + 1) - few
@@ -70,12 +75,8 @@ def difference(count: Callable[[], Counter[str]], pass_on: Pass) -> Counter[str]
 
 def test_a_token_costs_no_switch_and_so_many_calls() -> None:
     with stream(**COUNTING) as (server, pass_on):
-
-        def count() -> Counter[str]:
-            return Counter(requests.get(f"{server.url}/counts", timeout=WAIT_SECONDS).json())
-
-        rounds = [difference(count, pass_on) for _ in range(ROUNDS)]
-        assert count()["switches"] > 0  # it counts: each request for the counts itself is some
+        rounds = [difference(server, pass_on) for _ in range(ROUNDS)]
+        assert counts(server)["switches"] > 0  # it counts: each request for the counts itself is some
     assert cheapest(rounds, "switches") <= MAX_SWITCHES
     assert 10 <= cheapest(rounds, "calls") <= MAX_PYTHON_CALLS
 
@@ -91,15 +92,12 @@ def test_setting_a_stream_up_costs_so_many_calls() -> None:
         relay(UPSTREAM="openai", UPSTREAM_MODEL="m", UPSTREAM_URL=upstream.url, **COUNTING) as server,
     ):
 
-        def count() -> Counter[str]:
-            return Counter(requests.get(f"{server.url}/counts", timeout=WAIT_SECONDS).json())
-
-        def stream_many(count: int) -> None:
-            for _ in range(count):
+        def stream_many(times: int) -> None:
+            for _ in range(times):
                 assert "event: end" in requests.get(f"{server.url}/stream?prompt=x", timeout=WAIT_SECONDS).text
 
         stream_many(5)  # what happens only once has happened
-        rounds = [difference(count, stream_many) for _ in range(ROUNDS)]
+        rounds = [difference(server, stream_many) for _ in range(ROUNDS)]
     assert 100 <= cheapest(rounds, "calls") <= MAX_SET_UP_CALLS
 
 
@@ -112,7 +110,7 @@ def test_a_token_costs_one_receive_one_send_and_one_wait() -> None:
 
 
 def cheapest(rounds: list[Counter[str]], name: str) -> float:
-    """Return what one token costs of it."""
+    """Return what one token, or one stream, costs of it."""
     return min(each[name] for each in rounds) / TOKENS
 
 
