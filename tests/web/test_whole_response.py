@@ -1,5 +1,6 @@
 """An answer in one piece leaves in one write; the client reads what gunicorn alone would have sent."""
 
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -12,11 +13,18 @@ FIELDS = [("Content-Type", "application/json"), ("X-Run-Id", "é")]
 
 
 def sent_by(
-    kind: type[wsgi.Response], method: str, status: str, length: int | None, pieces: list[bytes]
+    kind: type[wsgi.Response],
+    method: str,
+    status: str,
+    length: int | None,
+    pieces: list[bytes],
+    *,
+    version: tuple[int, int] = (1, 1),
+    closes: bool = False,
 ) -> list[bytes]:
     """Return the writes of one response."""
     writes: list[bytes] = []
-    request = SimpleNamespace(method=method, version=(1, 1), should_close=lambda: False)
+    request = SimpleNamespace(method=method, version=version, should_close=lambda: closes)
     response = kind(request, SimpleNamespace(sendall=writes.append), SimpleNamespace(protocol="http"))
     response.start_response(status, FIELDS + ([] if length is None else [("Content-Length", str(length))]))
     for piece in pieces:
@@ -25,6 +33,16 @@ def sent_by(
     return writes
 
 
+@pytest.fixture
+def still_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let it be the same second in all answers."""
+    monkeypatch.setattr(whole_response.util, "http_date", lambda *seconds: "Sat, 21 Nov 2026 12:00:00 GMT")
+    whole_response._date.cache_clear()
+    yield
+    whole_response._date.cache_clear()
+
+
+@pytest.mark.usefixtures("still_clock")
 @pytest.mark.parametrize(
     ("method", "status", "length", "pieces"),
     [
@@ -39,16 +57,21 @@ def sent_by(
         ("GET", "200 OK", ONE_WRITE_BYTES + 1, [b"x" * (ONE_WRITE_BYTES + 1)]),
     ],
 )
-def test_the_bytes_are_those_of_gunicorn(
-    method: str, status: str, length: int | None, pieces: list[bytes], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(whole_response.util, "http_date", lambda *seconds: "Sat, 21 Nov 2026 12:00:00 GMT")
-    whole_response._date.cache_clear()
+def test_the_bytes_are_those_of_gunicorn(method: str, status: str, length: int | None, pieces: list[bytes]) -> None:
     ours = sent_by(WholeResponse, method, status, length, pieces)
     assert b"".join(ours) == b"".join(sent_by(wsgi.Response, method, status, length, pieces))
-    whole_response._date.cache_clear()
     if [len(piece) for piece in pieces] == [length]:
         assert len(ours) == (1 if length <= ONE_WRITE_BYTES else 2)  # a large one is not copied
+
+
+@pytest.mark.usefixtures("still_clock")
+@pytest.mark.parametrize(("version", "closes"), [((1, 1), True), ((1, 0), True), ((1, 0), False)])
+def test_what_becomes_of_the_connection_is_told_as_by_gunicorn(version: tuple[int, int], closes: bool) -> None:
+    ours, theirs = (
+        sent_by(kind, "GET", "200 OK", 2, [b"{}"], version=version, closes=closes)
+        for kind in (WholeResponse, wsgi.Response)
+    )
+    assert ours == [b"".join(theirs)]
 
 
 def test_the_worker_answers_with_it() -> None:
