@@ -46,9 +46,8 @@ class Body:
         self._left_bytes = opened.head.length  # None = chunked, or up to the connection's end; negative = more came
         self._inflate = _inflate_for(opened.head.headers.get("content-encoding", ""))
         sock = opened.socket
-        self._is_tls = isinstance(sock, ssl.SSLSocket)
         self._fileno = sock.fileno()
-        self._recv = sock.recv if self._is_tls else sock._sock.recv  # gevent's own would wait
+        self._recv = sock.recv if isinstance(sock, ssl.SSLSocket) else sock._sock.recv  # gevent's own would wait
         self._set_timeout = sock.settimeout
         self._take: Callable[[bytes], bool] = lambda data: True
         self._sleeper: Any = None  # the greenlet inside read
@@ -56,12 +55,12 @@ class Body:
     def read(self, take: Callable[[bytes], bool]) -> None:
         """Call `take(data)` with all that comes, until it returns True or the body is complete.
 
-        What is there already is taken at once, the rest in the hub: `take` must not block. What it raises is raised
+        What came with the head is taken at once, the rest in the hub: `take` must not block. What it raises is raised
         here. Raises BodyBroken. Whoever throws something else into the waiting greenlet ends the reading.
         """
         self._take = take
         self._set_timeout(0.0)
-        if self._take_buffered() or (self._is_tls and self._take_readable()):  # the rest of a record
+        if self._take_what_came_with_head():
             return
         watcher = get_hub().loop.io(self._fileno, READABLE)
         self._sleeper = getcurrent()
@@ -95,8 +94,7 @@ class Body:
         else:
             sleeper.throw(error)
 
-    def _take_buffered(self) -> bool:
-        """Take what came together with the head."""
+    def _take_what_came_with_head(self) -> bool:
         data, self._came_with_head = self._came_with_head, b""
         if data:
             return self._take_raw(data)
