@@ -125,7 +125,8 @@ def test_what_is_not_simple_is_the_readers(events: list[Event]) -> None:
         assert it.outlet.sent_bytes == 0
 
 
-def test_a_compressed_stream_has_no_outlet() -> None:
+def test_what_is_not_opened_leaves_everything_to_the_reader() -> None:
+    """So it is where the stream is compressed: test_compression.py."""
     with stream(opened=False) as it:
         it.say(token("a"))
         assert it.writes == [b"", b"a"]
