@@ -64,7 +64,7 @@ limit_request_line = 8190  # gunicorn's most: about 900 Chinese characters, perc
 control_socket_disable = True  # not needed, and unwritable in containers
 http_protocols = "h1"  # this worker would serve the streams of one HTTP/2 connection one after another
 logconfig_dict = logs.config(_settings.log_format)
-# No line tells them, and a greenlet that logs would get a thread object of its own to be named by.
+# No line tells thread or process, and a greenlet that logs would get a thread object of its own to be named by.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 logging._srcfile = None  # nor where in the code it was logged: logging's documentation, "Optimization"
 logger_class = "streaming.web.server_log.ServerLog"

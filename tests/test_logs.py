@@ -2,12 +2,22 @@
 
 import json
 import logging
+import subprocess
 import sys
 
 import pytest
 
 from streaming.logs import JsonFormatter, TextFormatter, config, fields
+from tests.answering import answering
 
+ODD_HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nno header\r\n\r\n"
+FETCH = """
+import logging.config, sys, requests
+from streaming.logs import config
+logging.config.dictConfig(config("text"))
+requests.get(sys.argv[1], timeout=10)
+logging.getLogger("sluice").info("done")
+"""
 AWKWARD = 'two words\n"and" 词 \ud83d'
 
 
@@ -64,3 +74,12 @@ def test_gunicorns_lines_go_the_same_way(format_: str) -> None:
     assert made["root"]["handlers"] == ["stderr"]
     assert made["loggers"]["gunicorn.error"]["handlers"] == []
     assert made["loggers"]["gunicorn.error"]["propagate"]
+
+
+def test_a_librarys_warning_quotes_no_url() -> None:
+    """The exporter of traces calls its collector through requests; its path may hold a key."""
+    with answering([ODD_HEAD], None, closes=True) as (url, _):
+        command = [sys.executable, "-c", FETCH, f"{url}in-the-path/v1/traces"]
+        told = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert told.endswith(" INFO sluice done\n")
+    assert "in-the-path" not in told
