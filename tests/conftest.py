@@ -4,6 +4,7 @@ from gevent import monkey
 
 monkey.patch_all()
 
+import signal  # noqa: E402
 import subprocess  # noqa: E402
 from collections.abc import Iterator  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -14,6 +15,9 @@ from tests import redaction  # noqa: E402
 from tests.leaks import nothing_left_behind  # noqa: E402
 
 collect_ignore = ["browser", "real"]  # processes of their own: a browser's client does not go with the patches
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+"""A test run in a script's background ignores SIGINT, and so would all that it starts, `flask chat` too."""
 
 LIVE = {"web", "faults"}  # their upstreams serve many tests; what their relays leave behind is checked at the end
 

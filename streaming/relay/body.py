@@ -17,8 +17,8 @@ from streaming.relay.connections import READ_BYTES
 from streaming.relay.upstream import Opened
 from streaming.wire.chunked import BadChunk, ChunkedDecoder
 
-REFUSAL_MAX_BYTES = 64 * 1024  # an error page longer than this tells nothing more
-REFUSAL_READ_SECONDS = 2.0  # llama.cpp says `Connection: close` on errors and stays open
+SHORT_MAX_BYTES = 64 * 1024  # an error page longer than this tells nothing more
+SHORT_READ_SECONDS = 2.0  # llama.cpp says `Connection: close` on errors and stays open
 
 READABLE = 1  # libev's flag
 _ZLIB_OR_GZIP = 32 + zlib.MAX_WBITS
@@ -149,7 +149,7 @@ class Body:
         self._opened.close(reusable=self.reusable)
 
 
-def read_refusal(opened: Opened, max_bytes: int = REFUSAL_MAX_BYTES) -> bytes:
+def read_short(opened: Opened, max_bytes: int = SHORT_MAX_BYTES) -> bytes:
     """Return a short answer's body, an error's above all, bounded in size and time; let the connection go."""
     read = bytearray()
 
@@ -160,7 +160,7 @@ def read_refusal(opened: Opened, max_bytes: int = REFUSAL_MAX_BYTES) -> bytes:
     reusable = False
     try:
         body = Body(opened)
-        with gevent.Timeout(REFUSAL_READ_SECONDS, False):
+        with gevent.Timeout(SHORT_READ_SECONDS, False):
             body.read(take)
         reusable = body.reusable
     except BodyBroken:

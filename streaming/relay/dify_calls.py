@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import msgspec
 
-from streaming.relay.body import read_refusal
+from streaming.relay.body import read_short
 from streaming.relay.fetched import Fetched
 from streaming.relay.store import Keys
 from streaming.relay.upstream import Limits, Session
@@ -136,5 +136,5 @@ class DifyCalls:
         limits = msgspec.structs.replace(self._limits, idle_seconds=min(self._limits.idle_seconds, seconds))
         with gevent.Timeout(seconds, Failure("upstream_timeout")):
             opened = self._session.open(request, limits)
-            body = read_refusal(opened, ANSWER_MAX_BYTES)  # a cut one is no JSON
+            body = read_short(opened, ANSWER_MAX_BYTES)  # a cut one is no JSON
         return Answered(opened.head.status, opened.head.headers, body)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event as Flag
 
-from streaming.relay.body import Body, BodyBroken, BodyTimeout, read_refusal
+from streaming.relay.body import Body, BodyBroken, BodyTimeout, read_short
 from streaming.relay.dify_calls import DifyCalls
 from streaming.relay.interrupt import Interrupted, Interruptible
 from streaming.relay.patience import Patience
@@ -105,7 +105,7 @@ class HttpExchange:
         opened = self._session.open(self._request, self._limits)
         status, headers = opened.head.status, opened.head.headers
         if status != 200:
-            raise self._dialect.refusal(status, headers, read_refusal(opened))
+            raise self._dialect.refusal(status, headers, read_short(opened))
         self._opened = opened
         content_type = headers.get("content-type", "").lower()
         if content_type.startswith(("application/json", "text/html")):  # a stream was asked for
@@ -209,7 +209,7 @@ class HttpExchange:
             opened = self._session.open(request.traced(self._trace), self._limits)
         except Failure:
             return False
-        read_refusal(opened)
+        read_short(opened)
         return opened.head.status == 200
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 import requests
 
-from streaming.relay.body import read_refusal
+from streaming.relay.body import read_short
 from streaming.relay.connections import target_of
 from streaming.relay.upstream import Opened, Session
 from streaming.wire.dialects import Request
@@ -76,7 +76,7 @@ def test_a_certificate_of_another_name_is_refused(trusted: Path) -> None:
     session = Session()
     with answering([ANSWER], trusted, closes=False) as (url, _):
         with asking(url, session) as opened:
-            assert read_refusal(opened) == b"ok"
+            assert read_short(opened) == b"ok"
         with pytest.raises(Failure) as caught:
             session.open(Request(url=url.replace("localhost", "127.0.0.1"), headers={}), LIMITS)
     assert caught.value.code == "upstream_unreachable"
@@ -96,7 +96,7 @@ def test_the_last_dot_of_a_name_is_for_dns_alone(trusted: Path, monkeypatch: pyt
     session = Session()
     with answering([ANSWER], trusted, closes=False) as (url, _):
         with asking(url.replace("localhost", "localhost."), session) as opened:
-            assert read_refusal(opened) == b"ok"
+            assert read_short(opened) == b"ok"
     session.close()
     assert asked == ["localhost."]
     assert target_of("https://example.org.:8443/v1").host == "example.org:8443"
@@ -132,7 +132,7 @@ def used(answer: bytes) -> int:
     with scripted(script) as upstream:
         for _ in range(2):
             with asking(upstream.url, session) as opened:
-                assert read_refusal(opened) == b"ok"
+                assert read_short(opened) == b"ok"
     return len(peers)
 
 
@@ -148,7 +148,7 @@ def test_a_connection_on_which_something_came_that_nobody_asked_for_is_not_used_
         for _ in range(2):
             with asking(upstream.url, session) as opened:
                 assert opened.connect_ms is not None
-                read_refusal(opened)
+                read_short(opened)
             upstream.next_call().send(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
 
 
@@ -168,7 +168,7 @@ def test_a_connection_on_which_more_came_with_an_answer_than_it_said_is_not_used
         for _ in range(2):
             with asking(upstream.url, session) as opened:
                 assert opened.connect_ms is not None
-                assert read_refusal(opened) == (b"ok" if b"ok" in answer else b"")
+                assert read_short(opened) == (b"ok" if b"ok" in answer else b"")
 
 
 def test_an_answer_that_is_left_in_the_middle_ends_its_connection() -> None:
@@ -186,12 +186,12 @@ def test_a_kept_connection_that_its_server_has_ended_is_let_go_while_others_are_
     session = kept_session()
     with scripted(lambda call: call.send(ANSWER)) as upstream:
         with asking(upstream.url, session) as first, asking(upstream.url, session) as second:
-            read_refusal(first)
-            read_refusal(second)
+            read_short(first)
+            read_short(second)
         upstream.calls[0].connection.shutdown(socket.SHUT_WR)
         with asking(upstream.url, session) as third:
             assert third.connect_ms is None
-            read_refusal(third)
+            read_short(third)
         wait_until(lambda: first.socket.closed, "it is closed")
 
 
@@ -200,7 +200,7 @@ def test_a_closed_session_keeps_nothing() -> None:
     with scripted(lambda call: call.send(ANSWER)) as upstream:
         with asking(upstream.url, session) as opened:
             session.close()
-            read_refusal(opened)
+            read_short(opened)
             wait_until(lambda: opened.socket.closed, "it is closed")
 
 
@@ -211,7 +211,7 @@ def test_a_body_larger_than_all_buffers_arrives_whole() -> None:
     body = bytes(range(256)) * 40_000
     with scripted(lambda call: call.send(ANSWER)) as upstream:
         with asking(upstream.url, kept_session(), body=body) as opened:
-            assert read_refusal(opened) == b"ok"
+            assert read_short(opened) == b"ok"
         assert upstream.next_call().body == body
 
 

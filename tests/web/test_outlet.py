@@ -164,13 +164,12 @@ def test_an_error_of_ours_is_not_taken_for_a_client_that_is_gone(caplog: pytest.
 
 
 class Written:
-    """An outlet that wrote a moment ago, whenever one looks."""
+    """An outlet that has just written, for as long as the test looks."""
 
     sent_bytes = 0
 
-    @property
-    def wrote_at(self) -> float:
-        return time.monotonic()
+    def __init__(self) -> None:
+        self.wrote_at = time.monotonic() + WAIT_SECONDS
 
     def finish(self) -> None:
         pass
