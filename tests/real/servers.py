@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 import threading
@@ -119,9 +120,21 @@ class LlamaCpp(Server):
         arguments = [argument for name, value in options.items() for argument in (f"--{name}", str(value))]
         super().__init__(sys.executable, "-m", "llama_cpp.server", *arguments)
 
+    def mark(self) -> int:
+        """Return a place in the log, behind all that was asked so far."""
+        self._catch_up()
+        return super().mark()
+
     def calls(self, after: int = 0) -> int:
         """Return how many generations were asked for."""
+        self._catch_up()
         return self.count(CALL, after)
+
+    def _catch_up(self) -> None:
+        """Wait for the line of a request of our own: those of calls are read a little after their answers."""
+        name = secrets.token_hex(8)
+        requests.get(f"{self.url}/models", params={"mark": name}, timeout=WAIT_SECONDS)
+        self.await_line(name)
 
     def await_gone(self, after: int, seconds: float) -> None:
         """Wait until the server notices that its client hung up, and stops generating."""
