@@ -175,7 +175,8 @@ def main() -> None:
     """Measure, and show."""
     words = parse()
     names = [name for name in words.targets.split(",") if words.dialect == "openai" or name in ANY_DIALECT]
-    results: dict[str, Any] = {"machine": machine(), "work": {key: str(value) for key, value in vars(words).items()}}
+    work = {key: str(value) for key, value in vars(words).items() if key not in {"out", "plot"}}
+    results: dict[str, Any] = {"machine": machine(), "work": work}
     with tempfile.TemporaryDirectory(prefix="bench-") as work:
         bench = Bench(Path(work), words)
         try:
