@@ -11,8 +11,8 @@ import gevent
 
 SLOT_SECONDS = 0.01
 AT_ONCE = 4
-"""In one slot, about a fifth of it: 99 of 100 good callers wait less than twice as long meanwhile; with 6 it was up to
-three times. One by one each would pay for a timer and for waking the process."""
+"""In one slot, about a fifth of it: 99 of 100 good callers wait at most twice as long meanwhile, and with 6 up to four
+times. One by one each would pay for a timer and for waking the process."""
 LONGEST_SLOTS = 200  # 2 s: a crowd that has to wait longer holds connections and memory meanwhile
 
 
