@@ -13,7 +13,17 @@ from pathlib import Path
 
 from tests.fuzz import growth, seeds
 
-TARGETS = ("sse", "openai_reader", "dify_reader", "asking", "openai_ask", "ui_messages", "ws_messages", "ws_frames")
+TARGETS = (
+    "answer_head",
+    "sse",
+    "openai_reader",
+    "dify_reader",
+    "asking",
+    "openai_ask",
+    "ui_messages",
+    "ws_messages",
+    "ws_frames",
+)
 MAX_INPUT_BYTES = 8192
 SLOWEST_SECONDS = 10  # one input of this length: a hang on any machine
 MEMORY_MB = 2048

@@ -1,4 +1,4 @@
-"""What an upstream may send: the SSE decoder, and the readers of both dialects.
+"""What an upstream may send: an answer's head, the SSE decoder, and the readers of both dialects.
 
 A target takes any bytes, and raises where something is wrong with the code, never with the bytes.
 """
@@ -12,6 +12,7 @@ from streaming.wire.dialects import Dialect
 from streaming.wire.dialects.dify import Dify
 from streaming.wire.dialects.openai import OpenAI
 from streaming.wire.errors import FAILURES, Failure
+from streaming.wire.http1 import BadHead, Head, split_head
 from streaming.wire.sse import Decoder, EventTooLarge, ServerSentEvent
 
 URL = "https://upstream.example/v1"
@@ -19,6 +20,29 @@ CONTEXT = Context(messages=[Message("user", "hi")], user="abc-123")
 SMALL_EVENT_BYTES = 256  # within a fuzzer's reach
 DIFY = [Dify(url=URL, api_key="app-key", mode=mode) for mode in ("chat", "completion", "workflow")]
 OPENAI = OpenAI(url=URL, api_key="sk-key", model="m")
+
+
+def answer_head(data: bytes) -> None:
+    """A head means the same however much has come behind it, and its fields are of one line. The first byte cuts."""
+    size, answer = data[0] if data else 0, data[1:]
+    early, whole = _head(answer[:size]), _head(answer)
+    if early is None or whole is None:  # None: it goes on
+        assert early is None
+    elif isinstance(whole, str):
+        assert early == whole
+    else:
+        head, rest = whole
+        assert early == (head, rest[: len(rest) - len(answer[size:])])
+        assert head.length is None or (head.length >= 0 and not head.chunked)
+        assert not any("\n" in text for field in head.headers.items() for text in field)
+        assert all(name == name.lower().strip() for name in head.headers)
+
+
+def _head(answer: bytes) -> tuple[Head, bytes] | str | None:
+    try:
+        return split_head(answer)
+    except BadHead as bad:
+        return str(bad)
 
 
 def decoder(data: bytes) -> None:
@@ -77,6 +101,7 @@ def _events(data: bytes) -> Iterator[ServerSentEvent]:
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
+    "answer_head": answer_head,
     "sse": decoder,
     "openai_reader": openai_reader,
     "dify_reader": dify_reader,

@@ -21,6 +21,12 @@ _WORDS = (
     "text",
     "\\\\u0000",
     "data: ",
+    "HTTP/1.1 200 ",
+    "HTTP/1.1 103 ",
+    "Content-Length: ",
+    "Transfer-Encoding: chunked",
+    "Connection: ",
+    "\\x0d\\x0a",
 )
 
 
