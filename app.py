@@ -35,6 +35,7 @@ from streaming.settings import Settings, SettingsError
 from streaming.upstream_settings import UpstreamSettings
 from streaming.web import compression, errors, origins
 from streaming.web.ai_sdk import ai_sdk
+from streaming.web.door import Door
 from streaming.web.feedback import feedback
 from streaming.web.files import files
 from streaming.web.openai_api import openai_api
@@ -102,7 +103,8 @@ def create_app(settings: Settings | None = None) -> Flask:
         "pong_seconds": settings.write_timeout_seconds,
         "max_message_size": settings.max_body_bytes,
     }
-    app.extensions["sluice"] = _relay(settings)
+    relay = app.extensions["sluice"] = _relay(settings)
+    app.wsgi_app = Door(app.wsgi_app, relay, compresses=settings.compress != "off")  # type: ignore[method-assign]
     return app
 
 
@@ -145,6 +147,7 @@ def _relay(settings: Settings) -> Relay:
     return Relay(
         runs=runs,
         guard=access.guard(settings, demo_only=all(each.dialect == "demo" for each in served)),
+        allowance=allowance,
         chats=Chats(store, ttl_seconds=kept_seconds),
         apps=Apps([upstream.name for upstream in known], calls, conversations, allowance=allowance, owners=owners),
         stream_settings=_stream_settings(settings, observer),
@@ -153,6 +156,7 @@ def _relay(settings: Settings) -> Relay:
         ws_idle_seconds=settings.ws_idle_seconds,
         shutdown_grace_seconds=settings.shutdown_grace_seconds,
         crowded_at_connections=room.crowded_at,
+        max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         embed_origins=settings.embed_origins,
         observer=observer,

@@ -4,6 +4,8 @@ Charged at the one door (Runs.start), for new runs only: what resumes, follows o
 """
 
 import math
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
 
 import msgspec
@@ -22,6 +24,11 @@ nothing, and would otherwise be a new allowance."""
 DAY_SECONDS = 86_400.0
 STREAMS_RETRY_AFTER_SECONDS = 5
 SLOT_SPARE_SECONDS = 60.0  # beyond the longest run, for what a worker that died has left behind
+
+REMEMBERED_SECONDS = 10.0
+"""For how long it is not looked again whether an account that is spent still is: an operator may have emptied Redis."""
+
+REMEMBERED_MAX = 10_000  # accounts, the last ones: against addresses without end filling the memory
 
 VISITORS_FIELDS = {
     "prompt",
@@ -45,6 +52,16 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     daily_tokens: int | None = None
 
 
+class _Spent(msgspec.Struct, frozen=True):
+    """Why an account was refused; `until` it has allowance again, and `look_again_at` (both monotonic)."""
+
+    code: str
+    message: str
+    limit: int
+    until: float
+    look_again_at: float
+
+
 class Allowance:
     """Counts what callers ask. `tiers` are the terms of each tier, `known` those of keys without one.
 
@@ -65,6 +82,20 @@ class Allowance:
         self._known = known
         self._tiers = tiers
         self._slot_seconds = run_max_seconds + SLOT_SPARE_SECONDS
+        self._spent: OrderedDict[str, _Spent] = OrderedDict()  # by account; the last refused last
+
+    def refuse_spent(self, caller: Caller) -> None:
+        """Refuse who was refused a moment ago and still has to wait, without a question to the store. Raises Refusal.
+
+        For the first look at a request: what costs nothing, because it repeats a key, must not be asked about here.
+        """
+        if not self._spent:
+            return
+        now = time.monotonic()
+        for account, _ in _accounts(caller):
+            spent = self._spent.get(account)
+            if spent is not None and now < min(spent.until, spent.look_again_at):
+                raise _refused(spent.code, spent.message, limit=spent.limit, seconds=spent.until - now)
 
     def check(self, caller: Caller, ask: Ask) -> None:
         """Raise Refusal("forbidden") where the ask has a field that this caller may not use."""
@@ -101,12 +132,8 @@ class Allowance:
                 limit, seconds = rate.amount * times, rate.get_expiry()
                 count, left_seconds = self._counters.add(f"rate:{seconds}:{account}", 1, seconds)
                 if count > limit:
-                    raise _refused(
-                        "rate_limited",
-                        f"Too many questions: {limit} are allowed in {seconds} seconds.",
-                        limit=limit,
-                        seconds=left_seconds,
-                    )
+                    message = f"Too many questions: {limit} are allowed in {seconds} seconds."
+                    raise self._refused_as_spent(account, "rate_limited", message, limit, left_seconds)
 
     def give_back(self, caller: Caller, run_id: str) -> None:
         """Free the place of a run that has ended, or could not begin. Neither waits for a store that is away."""
@@ -138,12 +165,17 @@ class Allowance:
             limit = terms.daily_tokens * times
             count, left_seconds = self._counters.add(f"tokens:{account}", 0, DAY_SECONDS)
             if count >= limit:
-                raise _refused(
-                    "budget_spent",
-                    f"The {limit} tokens of this day are spent.",
-                    limit=limit,
-                    seconds=left_seconds,
-                )
+                message = f"The {limit} tokens of this day are spent."
+                raise self._refused_as_spent(account, "budget_spent", message, limit, left_seconds)
+
+    def _refused_as_spent(self, account: str, code: str, message: str, limit: int, left_seconds: float) -> Refusal:
+        """Return the refusal; it is remembered, because a window that is full stays so until it ends."""
+        now = time.monotonic()
+        self._spent[account] = _Spent(code, message, limit, now + left_seconds, now + REMEMBERED_SECONDS)
+        self._spent.move_to_end(account)
+        if len(self._spent) > REMEMBERED_MAX:
+            self._spent.popitem(last=False)
+        return _refused(code, message, limit=limit, seconds=left_seconds)
 
     def _terms(self, caller: Caller) -> Terms:
         if caller.kind == "local":

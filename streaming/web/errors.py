@@ -3,6 +3,7 @@
 import logging
 import re
 import secrets
+from typing import Any
 
 import gevent
 from flask import Flask, Response, g, request
@@ -10,12 +11,14 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from streaming.relay.observing import Refused
-from streaming.web.relay import current_relay, current_request
+from streaming.web.admission import TOO_LARGE
+from streaming.web.relay import Relay, current_relay, current_request
 from streaming.web.streams import json_response
 from streaming.wire import trace
 from streaming.wire.ask import AskError
 from streaming.wire.errors import Failure, Refusal
 from streaming.wire.formats.openai import error_object
+from streaming.wire.trace import Trace
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +28,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")  # it comes back in headers
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _MESSAGES = {
     "not_found": "There is nothing at this address; GET / tells what there is.",
-    "body_too_large": "The body is larger than this relay accepts (MAX_BODY_BYTES).",
+    "body_too_large": TOO_LARGE,
     "bad_request": "The request could not be read.",
 }
 
@@ -43,13 +46,16 @@ def install(app: Flask) -> None:
 
 
 def _take_request_id() -> None:
-    environ = current_request().environ  # werkzeug's headers raise and catch an error for each one that is absent
-    given = environ.get("HTTP_X_REQUEST_ID", "")
-    g.request_id = given if _REQUEST_ID.match(given) else secrets.token_hex(16)
+    g.request_id, g.trace = ids_of(current_request().environ, current_relay())
+
+
+def ids_of(environ: dict[str, Any], relay: Relay) -> tuple[str, Trace | None]:
+    """Return a request's id and trace: its own, or new ones."""
+    given = environ.get("HTTP_X_REQUEST_ID", "")  # werkzeug's headers raise and catch an error for each absent one
     found = None
     if parent := environ.get("HTTP_TRACEPARENT"):
         found = trace.parse(parent, environ.get("HTTP_TRACESTATE", ""), span_id=secrets.token_hex(8))
-    g.trace = found or current_relay().new_trace()
+    return given if _REQUEST_ID.match(given) else secrets.token_hex(16), found or relay.new_trace()
 
 
 def _finish(response: Response) -> Response:
@@ -58,15 +64,15 @@ def _finish(response: Response) -> Response:
     if response.status_code == 204:
         del response.headers["Content-Type"]
     if response.status_code >= 400:
-        _drop_rest_of_body()
+        drop_rest_of_body(request.environ)
     if "refused" in g:  # not a failed run's answer, or /readyz
         current_relay().turnstile.wait()
     return response
 
 
-def _drop_rest_of_body() -> None:
+def drop_rest_of_body(environ: dict[str, Any]) -> None:
     """An answer sent while the client is still writing reaches it as a reset connection, not as an answer."""
-    source, left = request.environ["wsgi.input"], DRAIN_MAX_BYTES
+    source, left = environ["wsgi.input"], DRAIN_MAX_BYTES
     try:
         with gevent.Timeout(DRAIN_SECONDS, False):
             while left > 0 and (piece := source.read(64 * 1024)):
@@ -75,14 +81,21 @@ def _drop_rest_of_body() -> None:
         log.debug("a refused body could not be read to its end: %s", type(error).__name__)
 
 
-def _refusal(refusal: Refusal, field: str | None = None) -> Response:
-    error = {"code": refusal.code, "message": refusal.message, "request_id": g.request_id}
-    if request.path.startswith("/v1/"):  # what is asked there expects OpenAI's shape
+def told(refusal: Refusal, request_id: str, path: str, field: str | None = None) -> tuple[object, dict[str, str]]:
+    """Return what a refusal tells: the body, to be encoded, and header fields."""
+    error: object = {"code": refusal.code, "message": refusal.message, "request_id": request_id}
+    if path.startswith("/v1/"):  # what is asked there expects OpenAI's shape
         error = error_object(refusal.code, refusal.message, refusal.status, field)
-    response = json_response({"error": error}, refusal.status)
-    response.headers.update(refusal.headers)
+    headers = dict(refusal.headers)
     if refusal.retry_after is not None:
-        response.headers["Retry-After"] = str(refusal.retry_after)
+        headers["Retry-After"] = str(refusal.retry_after)
+    return {"error": error}, headers
+
+
+def _refusal(refusal: Refusal, field: str | None = None) -> Response:
+    body, headers = told(refusal, g.request_id, request.path, field)
+    response = json_response(body, refusal.status)
+    response.headers.update(headers)
     if refusal.code == "method_not_allowed" and request.url_rule is not None:  # a HEAD that would cost a generation
         response.headers["Allow"] = ", ".join(sorted((request.url_rule.methods or set()) - {"HEAD"}))
     tell_refused(refusal)
@@ -92,14 +105,15 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
 def tell_refused(refusal: Refusal) -> None:
     """Tell the observers that the current request is refused."""
     g.refused = True
-    told = Refused(
-        code=refusal.code,
-        status=refusal.status,
-        endpoint=request.endpoint,
-        request_id=g.request_id,
-        trace=g.trace,
+    current_relay().observer(
+        Refused(
+            code=refusal.code,
+            status=refusal.status,
+            endpoint=request.endpoint,
+            request_id=g.request_id,
+            trace=g.trace,
+        )
     )
-    current_relay().observer(told)
 
 
 def _failure(failure: Failure) -> Response:

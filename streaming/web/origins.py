@@ -8,6 +8,7 @@ old one; it is let in. Source: Fetch Metadata Request Headers (W3C); Fetch (WHAT
 
 import re
 from functools import cache
+from typing import Any
 
 from flask import Flask, Request, Response
 from flask_cors import CORS
@@ -36,6 +37,7 @@ EXPOSED = [
 REFUSED = "Pages of this origin may not use this relay (CORS_ORIGINS)."
 
 _FACES = r"/(stream|chat|runs|upstreams|files|v1|api|healthz|readyz|openapi\.json)(/|\Z)"
+_PROTECTION = {"Cross-Origin-Resource-Policy": "same-origin"}
 _FREE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _PAID_GETS = {"/stream"}
 
@@ -93,9 +95,13 @@ def _refuse_foreign() -> None:
 
 
 def _protect(response: Response) -> Response:
-    """Keep answers from being embedded as images, scripts or frames elsewhere, and TLS from being left again."""
-    request = current_request()
-    response.headers.setdefault("Cross-Origin-Resource-Policy", "same-origin")
-    if "https" in {request.scheme, request.environ.get("HTTP_X_FORWARDED_PROTO")}:
-        response.headers["Strict-Transport-Security"] = f"max-age={HSTS_SECONDS}"
+    for name, value in protection(current_request().environ).items():
+        response.headers.setdefault(name, value)
     return response
+
+
+def protection(environ: dict[str, Any]) -> dict[str, str]:
+    """Return what keeps answers from being embedded as images, scripts or frames elsewhere, and TLS from being left."""
+    if "https" not in {environ["wsgi.url_scheme"], environ.get("HTTP_X_FORWARDED_PROTO")}:
+        return _PROTECTION
+    return {**_PROTECTION, "Strict-Transport-Security": f"max-age={HSTS_SECONDS}"}

@@ -7,6 +7,7 @@ from flask import Flask, Request, current_app, g, request
 from gevent.lock import BoundedSemaphore
 from werkzeug.local import LocalProxy
 
+from streaming.relay.allowance import Allowance
 from streaming.relay.apps import Apps
 from streaming.relay.caller import Caller
 from streaming.relay.chats import Chats
@@ -38,6 +39,7 @@ class Relay:
         *,
         runs: Runs,
         guard: Guard,
+        allowance: Allowance,
         chats: Chats,
         apps: Apps,
         stream_settings: StreamSettings,
@@ -46,6 +48,7 @@ class Relay:
         ws_idle_seconds: float,
         shutdown_grace_seconds: float,
         crowded_at_connections: int,
+        max_body_bytes: int,
         max_upload_bytes: int,
         embed_origins: tuple[str, ...],
         observer: Observer,
@@ -56,6 +59,7 @@ class Relay:
     ) -> None:
         self.runs = runs
         self.guard = guard
+        self.allowance = allowance
         self.chats = chats
         self.apps = apps
         self.stream_settings = stream_settings
@@ -63,6 +67,7 @@ class Relay:
         self.write_timeout_seconds = write_timeout_seconds
         self.ws_idle_seconds = ws_idle_seconds
         self.shutdown_grace_seconds = shutdown_grace_seconds
+        self.max_body_bytes = max_body_bytes
         self.max_upload_bytes = max_upload_bytes
         self.embed_origins = embed_origins
         self.cors_origins = cors_origins

@@ -6,11 +6,12 @@ from streaming.relay.observing import DigestMismatched
 from streaming.relay.run import Run
 from streaming.web import resuming
 from streaming.web.accepting import preferred
+from streaming.web.admission import current_asker
 from streaming.web.asking import query, read_ask, read_body, read_flush_ms
 from streaming.web.bodies import Health, Readiness, Started, StillRunning
 from streaming.web.look import look_of
 from streaming.web.page import answer_page, refused_page
-from streaming.web.relay import current_caller, current_relay, current_request
+from streaming.web.relay import current_relay, current_request
 from streaming.web.streams import json_answer, json_response, negotiated, respond, subscribed
 from streaming.wire.ask import AskError
 from streaming.wire.errors import Refusal
@@ -48,7 +49,7 @@ def _resume(request: Request, cursor: str) -> Response:
 
 def _start_stream(request: Request) -> Response:
     relay, name = current_relay(), negotiated(request)
-    caller, ask = current_caller(), read_ask(request)
+    caller, ask = current_asker(), read_ask(request)
     if ask.response_mode == "blocking":
         name = "json"
     run = relay.runs.start(ask, caller)
@@ -60,7 +61,7 @@ def chat() -> Response:
     """Ask and wait for the whole answer; a browser's form gets a page."""
     relay, request = current_relay(), current_request()
     try:
-        caller = current_caller(visitors_too=True)
+        caller = current_asker(visitors_too=True)
         run = relay.runs.start(read_ask(request), caller)
     except (Refusal, AskError) as refused:
         if _wants_page(request):
@@ -96,7 +97,7 @@ def _come_back(run: Run) -> Response:
 @routes.post("/runs")
 def start() -> Response:
     """Start a run and say where it can be followed and stopped."""
-    caller = current_caller(visitors_too=True)
+    caller = current_asker(visitors_too=True)
     run = current_relay().runs.start(read_ask(current_request()), caller)
     body = Started(
         run_id=run.id,

@@ -1,11 +1,13 @@
 """How much a caller may ask: rates, unfinished answers and tokens, each caller's own; and what is never charged."""
 
+import time
 from collections.abc import Callable
 
 import pytest
 from limits import parse_many
 
-from streaming.relay.allowance import CROWD, Allowance, Terms
+from streaming.relay import allowance as module
+from streaming.relay.allowance import CROWD, REMEMBERED_SECONDS, Allowance, Terms
 from streaming.relay.caller import Caller
 from streaming.relay.stores.memory import COUNTERS_MAX, MemoryCounters, MemoryStore
 from streaming.wire.ask import Ask, Options
@@ -51,6 +53,77 @@ def test_a_caller_may_ask_so_often_and_another_one_too() -> None:
     asks(allowed, SOMEBODY_ELSE, 3)
     asks(allowed, ALICE, 20)
     asks(allowed, Caller(), 20)
+
+
+class Watched(MemoryCounters):
+    """Counters that count their questions."""
+
+    asked = 0
+
+    def add(self, key: str, amount: int, seconds: float) -> tuple[int, float]:
+        self.asked += 1
+        return super().add(key, amount, seconds)
+
+
+def test_who_is_spent_is_refused_again_without_a_question_to_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    store = MemoryStore()
+    monkeypatch.setattr(store, "_counters", counters := Watched())
+    allowed = allowance(store, terms("1/minute"))
+    asks(allowed, SOMEBODY)
+    allowed.refuse_spent(SOMEBODY)  # nobody has been refused yet
+    first = refused(lambda: asks(allowed, SOMEBODY))
+    asked, now = counters.asked, now + 7
+    again = refused(lambda: allowed.refuse_spent(SOMEBODY))
+    assert (again.code, str(again), again.retry_after) == (first.code, str(first), 53)
+    assert again.headers == {**first.headers, "RateLimit-Reset": "53"}
+    allowed.refuse_spent(SOMEBODY_ELSE)
+    assert counters.asked == asked
+    now += REMEMBERED_SECONDS  # the store may have been emptied
+    allowed.refuse_spent(SOMEBODY)
+
+
+def test_nobody_is_taken_for_spent_when_the_window_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    allowed = allowance(MemoryStore(), terms("1/second"))
+    asks(allowed, SOMEBODY)
+    refused(lambda: asks(allowed, SOMEBODY))
+    refused(lambda: allowed.refuse_spent(SOMEBODY))
+    now += 1
+    allowed.refuse_spent(SOMEBODY)
+    asks(allowed, SOMEBODY)
+
+
+def test_a_place_that_can_be_free_again_at_any_time_is_not_remembered_as_spent() -> None:
+    allowed = allowance(MemoryStore(), terms(streams=1))
+    asks(allowed, SOMEBODY)
+    assert refused(lambda: allowed.charge(SOMEBODY, "another")).code == "too_many_streams"
+    allowed.refuse_spent(SOMEBODY)
+
+
+def test_spent_tokens_and_a_spent_address_are_remembered() -> None:
+    allowed = allowance(MemoryStore(), terms("1/minute", tokens=5))
+    asks(allowed, SOMEBODY)
+    allowed.settle(SOMEBODY, "run", Usage(prompt_tokens=2, completion_tokens=3, total_tokens=5, exact=True))
+    asked = refused(lambda: allowed.charge(SOMEBODY, "another"))
+    assert refused(lambda: allowed.refuse_spent(SOMEBODY)).code == asked.code
+    for number in range(CROWD):
+        asks(allowed, visitor(f"v{number}", "192.0.2.9"))
+    refused(lambda: asks(allowed, visitor("new", "192.0.2.9")))
+    refused(lambda: allowed.refuse_spent(visitor("newer", "192.0.2.9")))
+    allowed.refuse_spent(visitor("newer", "192.0.2.10"))
+
+
+def test_so_many_spent_callers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED_MAX", 3)
+    allowed = allowance(MemoryStore(), terms("1/minute"))
+    callers = [Caller(kind="anonymous", account=f"address:{number}") for number in range(4)]
+    for caller in callers:
+        refused(lambda caller=caller: asks(allowed, caller, 2))
+    allowed.refuse_spent(callers[0])
+    refused(lambda: allowed.refuse_spent(callers[1]))
 
 
 def test_each_of_several_rates_counts() -> None:

@@ -345,7 +345,7 @@ def test_whoever_said_everybody_gets_everybody_with_a_limit(settings: dict[str, 
 
 
 def test_all_workers_count_together_and_a_redis_that_hangs_holds_nobody(settings: dict[str, str]) -> None:
-    shared = {"ALLOW_ANONYMOUS": "1", "RATE_LIMIT": "4/day", "WEB_CONCURRENCY": "2"}
+    shared = {"ALLOW_ANONYMOUS": "1", "RATE_LIMIT": "4/day", "WEB_CONCURRENCY": "2", "TRUSTED_PROXIES": "X-Real-IP"}
     with redis_server() as redis, relay(**{**settings, **shared}, REDIS_URL=redis.url) as server:
         answers: list[int] = []
         while len(answers) < 12:  # 503: a worker that has not begun yet
@@ -353,7 +353,7 @@ def test_all_workers_count_together_and_a_redis_that_hangs_holds_nobody(settings
         assert sorted(answers) == [201] * 4 + [429] * 8
         wait_until(lambda: server.counts()["unfinished"] == 0, "every run has ended")
         with redis.frozen():
-            assert code(ask(server)) == (503, "store_unavailable")
+            assert code(ask(server, X_Real_IP="192.0.2.7")) == (503, "store_unavailable")
 
 
 @pytest.mark.parametrize(
