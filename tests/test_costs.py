@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import requests
 
+from tests.abuse.sender import KEY, REFUSED, SPENT, send
 from tests.leaks import worker_pid
 from tests.live import WAIT_SECONDS, Call, Relay, relay, scripted
 from tests.relay.support import DONE, FINISH, token_chunk
@@ -23,6 +25,7 @@ ROUNDS = 3  # the cheapest counts: on a busy machine the worker's own clock, fou
 MAX_SWITCHES = 0.3  # a token is taken and sent in the hub
 MAX_PYTHON_CALLS = 23  # 21 with Python 3.11; the rest is for the libraries' next versions
 MAX_SET_UP_CALLS = 1300  # of a stream of one token: 1,180, of which 350 are the relay's own
+MAX_REFUSAL_CALLS = 235  # 177 to 213, and 121 of them gunicorn's for any answer; behind the door it would be 470
 MAX_SYSTEM_CALLS = {"recvfrom": 1.2, "sendto": 1.2, "epoll_wait": 1.3}  # one each
 MAX_ALL_SYSTEM_CALLS = 4.5  # with libev's getpid, by which it notices a fork
 COUNTING = {"GUNICORN_CMD_ARGS": f"-c {Path(__file__).parent / 'counted_gunicorn.py'}"}
@@ -81,14 +84,16 @@ def test_a_token_costs_no_switch_and_so_many_calls() -> None:
     assert 10 <= cheapest(rounds, "calls") <= MAX_PYTHON_CALLS
 
 
-def test_setting_a_stream_up_costs_so_many_calls() -> None:
-    def answer(call: Call) -> None:
-        call.start()
-        call.chunk(token_chunk("a") + FINISH + DONE)
-        call.finish()
+def at_once(call: Call) -> None:
+    """Answer with one token."""
+    call.start()
+    call.chunk(token_chunk("a") + FINISH + DONE)
+    call.finish()
 
+
+def test_setting_a_stream_up_costs_so_many_calls() -> None:
     with (
-        scripted(answer) as upstream,
+        scripted(at_once) as upstream,
         relay(UPSTREAM="openai", UPSTREAM_MODEL="m", UPSTREAM_URL=upstream.url, **COUNTING) as server,
     ):
 
@@ -99,6 +104,26 @@ def test_setting_a_stream_up_costs_so_many_calls() -> None:
         stream_many(5)  # what happens only once has happened
         rounds = [difference(server, stream_many) for _ in range(ROUNDS)]
     assert 100 <= cheapest(rounds, "calls") <= MAX_SET_UP_CALLS
+
+
+@pytest.mark.parametrize("name", ["a bad key", "over the limit", "too large"])
+def test_refusing_costs_so_many_calls(name: str) -> None:
+    refused, settings = REFUSED[name]
+    with (
+        scripted(at_once) as upstream,
+        relay(
+            UPSTREAM="openai",
+            UPSTREAM_MODEL="m",
+            UPSTREAM_URL=upstream.url,
+            **{"API_KEYS": KEY, **settings, **COUNTING},
+        ) as server,
+    ):
+        if name == "over the limit":
+            headers = {"Authorization": f"Bearer {SPENT}"}
+            requests.post(f"{server.url}/chat", json={"prompt": "hi"}, headers=headers, timeout=WAIT_SECONDS)
+        send(server.port, refused, 120, "kept")  # what happens only once has happened: 100 lines in the log too
+        rounds = [difference(server, lambda times: send(server.port, refused, times, "kept")) for _ in range(ROUNDS)]
+    assert 100 <= cheapest(rounds, "calls") <= MAX_REFUSAL_CALLS
 
 
 def test_a_token_costs_one_receive_one_send_and_one_wait() -> None:

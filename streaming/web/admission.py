@@ -3,15 +3,13 @@
 from flask import Request, g
 
 from streaming.relay.caller import Caller
-from streaming.web.asking import read_body
+from streaming.web.asking import TOO_LARGE, read_body
 from streaming.web.guard import with_request
 from streaming.web.relay import Relay, current_relay, current_request
 from streaming.wire.errors import Refusal
 
 REQUEST, ADMITTED = "sluice.request", "sluice.caller"
 """Where the door leaves in `environ` what it has read, for the route behind it."""
-
-TOO_LARGE = "The body is larger than this relay accepts (MAX_BODY_BYTES)."
 
 
 def current_asker(*, visitors_too: bool = False) -> Caller:
@@ -28,7 +26,7 @@ def admit(relay: Relay, request: Request, *, visitors_too: bool) -> Caller:
     through to where that is known for certain (Runs.start).
     """
     caller = relay.guard.caller(request, visitors_too=visitors_too)
-    if (request.content_length or 0) > relay.max_body_bytes:
+    if int(request.environ.get("CONTENT_LENGTH") or 0) > relay.max_body_bytes:  # gunicorn lets pass only digits
         raise Refusal("body_too_large", TOO_LARGE)
     try:
         relay.allowance.refuse_spent(caller)
@@ -40,7 +38,8 @@ def admit(relay: Relay, request: Request, *, visitors_too: bool) -> Caller:
 
 def _may_repeat(request: Request) -> bool:
     """Return whether there may be an idempotency key. Of bodies only JSON's are looked into, and not deeply."""
-    if "HTTP_IDEMPOTENCY_KEY" in request.environ or request.mimetype != "application/json":
+    environ = request.environ
+    if "HTTP_IDEMPOTENCY_KEY" in environ or not environ.get("CONTENT_TYPE", "").startswith("application/json"):
         return True
     body = read_body(request)
     return b"idempotency_key" in body or b"\\u" in body  # JSON can write a letter as an escape

@@ -15,6 +15,7 @@ from streaming.wire.errors import Refusal
 
 MAX_FIELDS = 100  # of a form or query string: parsing thousands would cost more than any ask needs
 MAX_KEY_CHARACTERS = 256
+TOO_LARGE = "The body is larger than this relay accepts (MAX_BODY_BYTES)."
 BODY_SECONDS = 30.0  # against bodies that never come: each holds a connection, and the server bounds only heads
 
 
@@ -64,9 +65,14 @@ def read_flush_ms(request: Request) -> int | None:
 
 
 def read_body(request: Request) -> bytes:
-    """Return the whole body; it must have come within BODY_SECONDS. Raises Refusal: request_timeout or bad_request."""
+    """Return the whole body; it must have come within BODY_SECONDS.
+
+    Raises Refusal: request_timeout, body_too_large or bad_request; RequestEntityTooLarge.
+    """
     with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", "The request's body did not come in time.")):
         body = request.get_data()
+        if request.content_length is None and request.environ["wsgi.input"].read(1):  # werkzeug cuts it off in silence
+            raise Refusal("body_too_large", TOO_LARGE)
     if len(body) < (request.content_length or 0):  # gunicorn hands over what there is, and half a form is a form too
         raise Refusal("bad_request", "The request's body broke off.")
     return body

@@ -1,8 +1,7 @@
 """Refuses in front of Flask what floods are made of, for a third of what the same answer costs behind it.
 
-Only questions in their usual dress are looked at. Whatever is special about a request (a browser's, a resumption, a
-body without a length…) goes on to its route, which refuses by the same rules and with the same words; tests hold the
-two together.
+Only questions in their usual dress are looked at. What is special (a browser's, a resumption, a query string…) goes on
+to its route, which refuses by the same rules and with the same words; tests hold the two together.
 """
 
 from collections.abc import Iterable
@@ -49,7 +48,6 @@ SPECIAL = frozenset(
         "HTTP_PURPOSE",
         "HTTP_X_MOZ",
         "HTTP_LAST_EVENT_ID",  # no question
-        "HTTP_TRANSFER_ENCODING",  # nobody knows how long the body is
     }
 )
 
@@ -65,9 +63,10 @@ class Door:
     def __call__(self, environ: "WSGIEnvironment", start_response: "StartResponse") -> Iterable[bytes]:
         """Serve one request."""
         route = ROUTES.get(environ["PATH_INFO"]) if environ["REQUEST_METHOD"] == "POST" else None
-        if route is None or environ["QUERY_STRING"] or not SPECIAL.isdisjoint(environ) or _may_want_page(environ):
+        if route is None or environ.get("QUERY_STRING") or not SPECIAL.isdisjoint(environ) or _may_want_page(environ):
             return self._app(environ, start_response)
         request = environ[REQUEST] = Request(environ)
+        request.max_content_length = self._relay.max_body_bytes  # Flask looks it up in the app's context: here is none
         try:
             environ[ADMITTED] = admit(self._relay, request, visitors_too=route.visitors_too)
         except Refusal as refusal:

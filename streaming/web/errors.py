@@ -11,7 +11,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from streaming.relay.observing import Refused
-from streaming.web.admission import TOO_LARGE
+from streaming.web.asking import TOO_LARGE
 from streaming.web.relay import Relay, current_relay, current_request
 from streaming.web.streams import json_response
 from streaming.wire import trace

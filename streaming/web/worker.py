@@ -10,13 +10,12 @@ from typing import Any
 
 import gevent
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gunicorn.http import wsgi
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from streaming.relay.observing import SlowClientDropped
-from streaming.web.connection import ClientSocket
+from streaming.web.connection import ClientServer, ClientSocket
 from streaming.web.refusing import refuse
 from streaming.web.relay import Relay
 from streaming.web.whole_response import WholeResponse
@@ -59,15 +58,15 @@ class RelayWorker(GeventWorker):
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve one connection."""
-        client = ClientSocket(client.family, client.type, client.proto, fileno=client.detach())
-        client.prepare(self._relay.write_timeout_seconds)
+        relay = self._relay
+        client.prepare(relay.write_timeout_seconds)
         self._clients.add(client)
-        self._relay.count_connections(len(self._clients))
+        relay.count_connections(len(self._clients))
         try:
             super().handle(listener, client, addr)
         finally:
             self._clients.discard(client)
-            self._relay.count_connections(len(self._clients))
+            relay.count_connections(len(self._clients))
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
         """Serve one request. After a stream the connection closes: kept ones would hold the worker when it must go.
@@ -112,7 +111,7 @@ class RelayWorker(GeventWorker):
         servers = []
         for listener in self.sockets:
             listener.setblocking(1)
-            server = StreamServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
+            server = ClientServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
             server.max_accept = ACCEPTED_AT_ONCE
             server.start()
             servers.append(server)

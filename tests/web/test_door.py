@@ -24,6 +24,7 @@ JWT_SECRET, SECRET_KEY = "j" * 32, "s" * 32
 OLD_TOKEN = jwt.encode({"sub": "a", "exp": 1}, JWT_SECRET)
 VISITOR = Visitors(SECRET_KEY).token()
 PAST = "Purpose: none"
+CHUNKED = "Transfer-Encoding: chunked"
 JSON = "Content-Type: application/json"
 FORM = "Content-Type: application/x-www-form-urlencoded"
 ASK, FORM_ASK = b'{"prompt": "hi"}', b"prompt=hi"
@@ -51,10 +52,23 @@ REFUSED: list[tuple[str, list[str], bytes | None, int]] = [  # settings, header 
     ("keys", [f"Authorization: Bearer {POOR}", JSON], None, 429),
     ("keys", [f"Authorization: Bearer {POOR}", JSON], b'{"prompt": 7}', 429),
     ("keys", [f"Authorization: Bearer {POOR}", FORM], FORM_ASK, 429),
+    ("keys", [JSON, CHUNKED, f"Authorization: Bearer {POOR}"], None, 429),
+    ("keys", [JSON, CHUNKED, f"Authorization: Bearer {ALICE}"], b"x" * 2000, 413),
+    ("keys", [FORM, CHUNKED, f"Authorization: Bearer {ALICE}"], b"prompt=" + b"x" * 2000, 413),
+    ("keys", [JSON, CHUNKED], b"x" * 2000, 401),
+    ("keys", [JSON, "Origin: https://evil.example"], None, 403),
+    ("keys", [JSON, "Sec-Fetch-Site: cross-site"], None, 403),
+    ("keys", [JSON, "Accept: text/html"], None, 401),
+    ("keys", [FORM, "Accept: text/*"], b"prompt=<b>", 401),
+    ("keys", [JSON, "Sec-Purpose: prefetch"], None, 401),
+    ("keys", [JSON, "X-Moz: prefetch"], None, 401),
+    ("page", [JSON, "Last-Event-ID: nonsense"], None, 401),
+    ("page", [JSON, "Origin: https://a.example"], None, 401),
     ("page", [JSON], None, 401),
     ("page", [JSON, "X-Visitor-Token: forged"], None, 401),
     ("page", [FORM], b"prompt=hi&visitor_token=forged", 401),
     ("page", [FORM], b"prompt=\xff", 400),
+    ("page", [FORM], b"prompt=" + b"x" * 2000, 413),
     ("anybody", [JSON, "X-Real-IP: 192.0.2.9"], None, 429),
     ("nobody said", [JSON, "X-Forwarded-For: 192.0.2.1"], None, 401),
 ]
@@ -87,17 +101,28 @@ def relays(model: ScriptedUpstream) -> Iterator[dict[str, Relay]]:
 
 def answered(server: Relay, route: str, headers: list[str], body: bytes) -> tuple[int, list[bytes], bytes]:
     """Return status, sorted header lines without what tells the time, and body."""
-    lines = [f"POST {route} HTTP/1.1", "Host: relay.example", *headers, f"Content-Length: {len(body)}"]
+    framing = f"Content-Length: {len(body)}"
+    if CHUNKED in headers:
+        framing, body = "X-Framing: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    lines = [f"POST {route} HTTP/1.1", "Host: relay.example", *headers, framing]
     with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
         data = b""
-        while not data.endswith(b"}\n"):
-            piece = connection.recv(65536)
-            assert piece, data
-            data += piece
+        while (length := re.search(rb"Content-Length: (\d+)\r\n(?:.*\r\n)*\r\n", data)) is None:
+            data += received(connection)
+        while len(data) < length.end() + int(length[1]):
+            data += received(connection)
     head, _, rest = data.partition(b"\r\n\r\n")
     fields = [re.sub(rb"(Date|Retry-After|RateLimit-Reset): .*", rb"\1", line) for line in head.split(b"\r\n")]
+    rest = re.sub(rb'name="idempotency_key" value="[^"]+"', b"", rest)  # of a page with a form
     return int(fields[0].split()[1]), sorted(fields), rest
+
+
+def received(connection: socket.socket) -> bytes:
+    """Return what has come next."""
+    piece = connection.recv(65536)
+    assert piece
+    return piece
 
 
 def lines_about(server: Relay, request_id: str) -> list[str]:
