@@ -70,7 +70,8 @@ def _read(text: str) -> Head:
         raise BadHead("no status line")
     status, headers = int(status_line[2]), _fields(lines)
     codings = headers.get("transfer-encoding", "").lower().split(",")
-    chunked = all(coding.strip() == "chunked" for coding in codings)  # told twice it is meant once
+    # Told twice it is meant once. What has no body has none, whatever its head says: RFC 9112 §6.3.
+    chunked = status not in _NO_BODY and all(coding.strip() == "chunked" for coding in codings)
     length = 0 if status in _NO_BODY else None if chunked else _length(headers.get("content-length"))
     options = headers.get("connection", "").lower()
     kept = "close" not in options if status_line[1] != "0" else "keep-alive" in options or "keep-alive" in headers

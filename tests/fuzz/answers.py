@@ -26,16 +26,14 @@ def answer_head(data: bytes) -> None:
     """A head means the same however much has come behind it, and its fields are of one line. The first byte cuts."""
     size, answer = data[0] if data else 0, data[1:]
     early, whole = _head(answer[:size]), _head(answer)
-    if early is None or whole is None:  # None: it goes on
-        assert early is None
-    elif isinstance(whole, str):
-        assert early == whole
-    else:
-        head, rest = whole
-        assert early == (head, rest[: len(rest) - len(answer[size:])])
-        assert head.length is None or (head.length >= 0 and not head.chunked)
-        assert not any("\n" in text for field in head.headers.items() for text in field)
-        assert all(name == name.lower().strip() for name in head.headers)
+    if not isinstance(whole, tuple):
+        assert early in {None, whole}
+        return
+    head, rest = whole
+    assert early in (None, (head, rest[: len(rest) - len(answer[size:])]))
+    assert head.length is None or (head.length >= 0 and not head.chunked)
+    assert not any("\n" in text for field in head.headers.items() for text in field)
+    assert all(name == name.lower().strip() for name in head.headers)
 
 
 def _head(answer: bytes) -> tuple[Head, bytes] | str | None:

@@ -25,7 +25,8 @@ def as_the_library_reads(data: bytes) -> Head:
     answer.begin()
     names = {name.lower() for name in answer.headers}
     headers = {name: ", ".join(each.strip() for each in answer.headers.get_all(name, [])) for name in names}
-    return Head(answer.status, headers, bool(answer.chunked), answer.length, bool(answer.will_close))
+    chunked = bool(answer.chunked) and answer.length != 0  # 0: a 204 or 304, whose body it would wait for
+    return Head(answer.status, headers, chunked, answer.length, bool(answer.will_close))
 
 
 def read(data: bytes) -> Head:
@@ -89,6 +90,13 @@ def test_a_coding_that_is_told_twice_is_meant_once() -> None:
     assert as_the_library_reads(OK + twice + b"\r\n").chunked
     assert read(OK + twice + b"\r\n").chunked
     assert not read(OK + b"Transfer-Encoding: gzip,chunked\r\n\r\n").chunked
+
+
+@pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+def test_what_has_no_body_has_none_whatever_its_head_says(status: bytes) -> None:
+    """RFC 9112 §6.3. Waiting for its first chunk would last until the upstream counts as silent."""
+    head = read(b"HTTP/1.1 " + status + b"\r\nTransfer-Encoding: chunked\r\n\r\n")
+    assert (head.chunked, head.length, head.closes) == (False, 0, False)
 
 
 @pytest.mark.parametrize(
