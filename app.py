@@ -35,7 +35,7 @@ from streaming.settings import Settings, SettingsError
 from streaming.upstream_settings import UpstreamSettings
 from streaming.web import compression, errors, origins
 from streaming.web.ai_sdk import ai_sdk
-from streaming.web.door import Door
+from streaming.web.early_refusals import EarlyRefusals
 from streaming.web.feedback import feedback
 from streaming.web.files import files
 from streaming.web.openai_api import openai_api
@@ -104,7 +104,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         "max_message_size": settings.max_body_bytes,
     }
     relay = app.extensions["sluice"] = _relay(settings)
-    app.wsgi_app = Door(app.wsgi_app, relay, compresses=settings.compress != "off")  # type: ignore[method-assign]
+    app.wsgi_app = EarlyRefusals(app.wsgi_app, relay, compresses=settings.compress != "off")  # type: ignore[method-assign]
     return app
 
 

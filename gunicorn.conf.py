@@ -67,5 +67,6 @@ logconfig_dict = logs.config(_settings.log_format)
 # No line tells thread or process, and a greenlet that logs would get a thread object of its own to be named by.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
 logging._srcfile = None  # nor where in the code it was logged: logging's documentation, "Optimization"
+os.environ.setdefault("SCRIPT_NAME", "")  # gunicorn asks for it at each request, and an error for none takes long
 logger_class = "streaming.web.server_log.ServerLog"
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None  # noqa: S108, PTH112  # a heartbeat on disk can block

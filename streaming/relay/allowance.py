@@ -5,13 +5,13 @@ Charged at the one door (Runs.start), for new runs only: what resumes, follows o
 
 import math
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 
 import msgspec
 from limits import RateLimitItem
 
 from streaming.relay.caller import Caller
+from streaming.relay.recent_refusals import RecentRefusal, RecentRefusals
 from streaming.relay.store import Counters
 from streaming.wire.ask import Ask
 from streaming.wire.errors import Refusal
@@ -24,11 +24,6 @@ nothing, and would otherwise be a new allowance."""
 DAY_SECONDS = 86_400.0
 STREAMS_RETRY_AFTER_SECONDS = 5
 SLOT_SPARE_SECONDS = 60.0  # beyond the longest run, for what a worker that died has left behind
-
-REMEMBERED_SECONDS = 10.0
-"""For how long it is not looked again whether an account that is spent still is: an operator may have emptied Redis."""
-
-REMEMBERED_MAX = 10_000  # accounts, the last ones: against addresses without end filling the memory
 
 VISITORS_FIELDS = {
     "prompt",
@@ -52,16 +47,6 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     daily_tokens: int | None = None
 
 
-class _Spent(msgspec.Struct, frozen=True):
-    """Why an account was refused; `until` it has allowance again, and `look_again_at` (both monotonic)."""
-
-    code: str
-    message: str
-    limit: int
-    until: float
-    look_again_at: float
-
-
 class Allowance:
     """Counts what callers ask. `tiers` are the terms of each tier, `known` those of keys without one.
 
@@ -82,20 +67,18 @@ class Allowance:
         self._known = known
         self._tiers = tiers
         self._slot_seconds = run_max_seconds + SLOT_SPARE_SECONDS
-        self._spent: OrderedDict[str, _Spent] = OrderedDict()  # by account; the last refused last
+        self._recent = RecentRefusals()  # by account, how many times the allowance it has, and tier
 
-    def refuse_spent(self, caller: Caller) -> None:
-        """Refuse who was refused a moment ago and still has to wait, without a question to the store. Raises Refusal.
+    def refuse_again(self, caller: Caller) -> None:
+        """Refuse who was refused a moment ago and still has to wait. Raises Refusal; asks the store nothing.
 
-        For the first look at a request: what costs nothing, because it repeats a key, must not be asked about here.
+        Not for asks that repeat an idempotency key: they cost nothing, and are never refused for their number.
         """
-        if not self._spent:
-            return
-        now = time.monotonic()
-        for account, _ in _accounts(caller):
-            spent = self._spent.get(account)
-            if spent is not None and now < min(spent.until, spent.look_again_at):
-                raise _refused(spent.code, spent.message, limit=spent.limit, seconds=spent.until - now)
+        for account, times in _accounts(caller):
+            recent = self._recent.find((account, times, caller.tier))
+            if recent is not None:
+                left_seconds = recent.window_ends - time.monotonic()
+                raise _refused(recent.code, recent.message, limit=recent.limit, seconds=left_seconds)
 
     def check(self, caller: Caller, ask: Ask) -> None:
         """Raise Refusal("forbidden") where the ask has a field that this caller may not use."""
@@ -109,7 +92,7 @@ class Allowance:
         """Charge a run that is about to begin; `give_back` or `settle` must follow. Raises Refusal."""
         terms = self._terms(caller)
         self.charge_rate(caller)
-        self._refuse_if_spent(caller, terms)
+        self._check_daily_tokens(caller, terms)
         if terms.streams is None:
             return
         taken: list[str] = []
@@ -133,7 +116,8 @@ class Allowance:
                 count, left_seconds = self._counters.add(f"rate:{seconds}:{account}", 1, seconds)
                 if count > limit:
                     message = f"Too many questions: {limit} are allowed in {seconds} seconds."
-                    raise self._refused_as_spent(account, "rate_limited", message, limit, left_seconds)
+                    key = account, times, caller.tier
+                    raise self._noted(key, "rate_limited", message, limit, left_seconds)
 
     def give_back(self, caller: Caller, run_id: str) -> None:
         """Free the place of a run that has ended, or could not begin. Neither waits for a store that is away."""
@@ -158,7 +142,7 @@ class Allowance:
         unknown = caller.kind == "anonymous" and self._strangers.rates
         return "grace" if ask.on_disconnect == "finish" and unknown else ask.on_disconnect
 
-    def _refuse_if_spent(self, caller: Caller, terms: Terms) -> None:
+    def _check_daily_tokens(self, caller: Caller, terms: Terms) -> None:
         if terms.daily_tokens is None:
             return
         for account, times in _accounts(caller):
@@ -166,15 +150,13 @@ class Allowance:
             count, left_seconds = self._counters.add(f"tokens:{account}", 0, DAY_SECONDS)
             if count >= limit:
                 message = f"The {limit} tokens of this day are spent."
-                raise self._refused_as_spent(account, "budget_spent", message, limit, left_seconds)
+                raise self._noted((account, times, caller.tier), "budget_spent", message, limit, left_seconds)
 
-    def _refused_as_spent(self, account: str, code: str, message: str, limit: int, left_seconds: float) -> Refusal:
-        """Return the refusal; it is remembered, because a window that is full stays so until it ends."""
-        now = time.monotonic()
-        self._spent[account] = _Spent(code, message, limit, now + left_seconds, now + REMEMBERED_SECONDS)
-        self._spent.move_to_end(account)
-        if len(self._spent) > REMEMBERED_MAX:
-            self._spent.popitem(last=False)
+    def _noted(
+        self, key: tuple[str, int, str | None], code: str, message: str, limit: int, left_seconds: float
+    ) -> Refusal:
+        """Return the refusal. It is remembered: a window that is full stays so until it ends."""
+        self._recent.note(key, RecentRefusal(code, message, limit, time.monotonic() + left_seconds))
         return _refused(code, message, limit=limit, seconds=left_seconds)
 
     def _terms(self, caller: Caller) -> Terms:

@@ -2,6 +2,7 @@
 
 import re
 from functools import lru_cache
+from typing import Any
 
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
@@ -14,3 +15,8 @@ _CHARSET = re.compile(r";\s*charset=[^;,]*", re.IGNORECASE)  # Java's clients na
 def preferred(accept: str, offered: tuple[str, ...]) -> str | None:
     """Return the media type of `offered` that suits best, the first of equals; None where none does."""
     return parse_accept_header(_CHARSET.sub("", accept), MIMEAccept).best_match(offered)
+
+
+def wants_page(environ: dict[str, Any]) -> bool:
+    """Return whether a browser asks, which gets a page."""
+    return preferred(environ.get("HTTP_ACCEPT", ""), ("application/json", "text/html")) == "text/html"

@@ -1,35 +1,36 @@
-"""Whether a question may be asked, settled as early as it can be: before its body is read, or looked into."""
+"""Who may ask a question, settled before the ask is looked into: who it is, the body's size, then the allowance."""
 
 from flask import Request, g
 
 from streaming.relay.caller import Caller
-from streaming.web.asking import TOO_LARGE, read_body
+from streaming.web.asking import TOO_LARGE, content_length, read_body
 from streaming.web.guard import with_request
 from streaming.web.relay import Relay, current_relay, current_request
 from streaming.wire.errors import Refusal
 
-REQUEST, ADMITTED = "sluice.request", "sluice.caller"
-"""Where the door leaves in `environ` what it has read, for the route behind it."""
+REQUEST, CALLER = "sluice.request", "sluice.caller"
+"""Where the middleware leaves in `environ` what it has read, for the route behind it."""
 
 
-def current_asker(*, visitors_too: bool = False) -> Caller:
-    """Return who asks a question by the current request; `visitors_too`: a visitor's token will do. Raises Refusal."""
+def admitted_caller(*, visitors_too: bool = False) -> Caller:
+    """Return who asks a question by the current request; `visitors_too`: a visitor's token will do. Raises as admit."""
     request = current_request()
-    caller = request.environ.get(ADMITTED) or admit(current_relay(), request, visitors_too=visitors_too)
+    caller = request.environ.get(CALLER) or admit(current_relay(), request, visitors_too=visitors_too)
     return with_request(caller, g.request_id, g.trace)
 
 
 def admit(relay: Relay, request: Request, *, visitors_too: bool) -> Caller:
-    """Return who asks a question. Raises Refusal: who may not ask, or has spent its allowance, or asks too long.
+    """Return who asks a question; `visitors_too`: a visitor's token will do.
 
-    What repeats an idempotency key costs nothing and is never refused for its number: whoever may be doing so gets
-    through to where that is known for certain (Runs.start).
+    Raises Refusal: unauthorized, forbidden, body_too_large, rate_limited, budget_spent, and what read_body raises;
+    AskError. An ask that repeats an idempotency key is never refused for its number: whatever may be one passes here,
+    and Runs.start decides.
     """
     caller = relay.guard.caller(request, visitors_too=visitors_too)
-    if int(request.environ.get("CONTENT_LENGTH") or 0) > relay.max_body_bytes:  # gunicorn lets pass only digits
+    if (content_length(request.environ) or 0) > relay.max_body_bytes:
         raise Refusal("body_too_large", TOO_LARGE)
     try:
-        relay.allowance.refuse_spent(caller)
+        relay.allowance.refuse_again(caller)
     except Refusal:
         if not _may_repeat(request):
             raise
@@ -37,7 +38,7 @@ def admit(relay: Relay, request: Request, *, visitors_too: bool) -> Caller:
 
 
 def _may_repeat(request: Request) -> bool:
-    """Return whether there may be an idempotency key. Of bodies only JSON's are looked into, and not deeply."""
+    """Return whether there may be an idempotency key. Only JSON is looked into: a form goes on to the store."""
     environ = request.environ
     if "HTTP_IDEMPOTENCY_KEY" in environ or not environ.get("CONTENT_TYPE", "").startswith("application/json"):
         return True

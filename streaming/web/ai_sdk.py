@@ -12,7 +12,7 @@ from flask import Blueprint, Request, Response, request
 from streaming.relay.caller import Caller
 from streaming.relay.chats import Chat
 from streaming.relay.run import Run
-from streaming.web.admission import current_asker
+from streaming.web.admission import admitted_caller
 from streaming.web.asking import query, read_body, read_flush_ms, read_json, with_key
 from streaming.web.relay import Relay, current_caller, current_relay
 from streaming.web.resuming import came_back
@@ -34,7 +34,7 @@ ai_sdk = Blueprint("ai_sdk", __name__)
 @ai_sdk.post("/api/chat")
 def ask() -> Response:
     """Start a run for the chat's messages and stream it."""
-    relay, caller = current_relay(), current_asker()
+    relay, caller = current_relay(), admitted_caller()
     asked = ui_messages.from_body(read_json(request))
     before = relay.chats.find(asked.id, caller.owner)
     run = _start(relay, asked, before, caller)

@@ -1,12 +1,15 @@
 """An HTTP request -> an ask: JSON, form or query string, each checked down to its bytes."""
 
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import parse_qsl
 
 import gevent
 import msgspec
 from flask import Request
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
 from streaming.wire import ask as asks
 from streaming.wire import jsontext
@@ -16,6 +19,8 @@ from streaming.wire.errors import Refusal
 MAX_FIELDS = 100  # of a form or query string: parsing thousands would cost more than any ask needs
 MAX_KEY_CHARACTERS = 256
 TOO_LARGE = "The body is larger than this relay accepts (MAX_BODY_BYTES)."
+BADLY_CHUNKED = "The request's body is badly chunked."
+BROKE_OFF = "The request's body broke off."
 BODY_SECONDS = 30.0  # against bodies that never come: each holds a connection, and the server bounds only heads
 
 
@@ -67,15 +72,32 @@ def read_flush_ms(request: Request) -> int | None:
 def read_body(request: Request) -> bytes:
     """Return the whole body; it must have come within BODY_SECONDS.
 
-    Raises Refusal: request_timeout, body_too_large or bad_request; RequestEntityTooLarge.
+    Raises Refusal: request_timeout, body_too_large or bad_request. Whoever catches one must not read on: what had come
+    of a broken body would look like a whole one.
     """
-    with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", "The request's body did not come in time.")):
-        body = request.get_data()
-        if request.content_length is None and request.environ["wsgi.input"].read(1):  # werkzeug cuts it off in silence
-            raise Refusal("body_too_large", TOO_LARGE)
-    if len(body) < (request.content_length or 0):  # gunicorn hands over what there is, and half a form is a form too
-        raise Refusal("bad_request", "The request's body broke off.")
+    length = content_length(request.environ)
+    try:
+        with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", "The request's body did not come in time.")):
+            body = request.get_data()
+            # Of a chunked body werkzeug cuts off what is too large, in silence.
+            goes_on = length is None and request.environ["wsgi.input"].read(1)
+    except RequestEntityTooLarge:
+        raise Refusal("body_too_large", TOO_LARGE) from None
+    except ParseException:  # gunicorn reads chunks only when the body is read
+        raise Refusal("bad_request", BADLY_CHUNKED) from None
+    except (ClientDisconnected, NoMoreData):
+        raise Refusal("bad_request", BROKE_OFF) from None
+    if goes_on:
+        raise Refusal("body_too_large", TOO_LARGE)
+    if len(body) < (length or 0):  # gunicorn hands over what there is, and half a form is a form too
+        raise Refusal("bad_request", BROKE_OFF)
     return body
+
+
+def content_length(environ: dict[str, Any]) -> int | None:
+    """Return how long the body is said to be, in bytes; None = nobody says. gunicorn lets pass only digits."""
+    text = environ.get("CONTENT_LENGTH")
+    return int(text) if text else None
 
 
 def _read_body(request: Request) -> Ask:

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 from gevent import get_hub, socket
-from gevent.server import StreamServer
 from gevent.socket import wait_write  # type: ignore[attr-defined]  # made at run time
 from gunicorn.http.errors import LimitRequestHeaders
 
@@ -47,17 +46,17 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
         Heartbeats never find a client that vanished without a FIN: they fit the kernel's buffer. TCP_USER_TIMEOUT does,
         and where nothing is sent in silence (text, json, a body that never comes) it needs TCP's own probes.
         """
-        set_ = self._sock.setsockopt
-        set_(plain.SOL_SOCKET, plain.SO_SNDBUF, SEND_BUFFER_BYTES)
+        setsockopt = self._sock.setsockopt  # gevent's own is one more call for each
+        setsockopt(plain.SOL_SOCKET, plain.SO_SNDBUF, SEND_BUFFER_BYTES)
         if self.family == plain.AF_UNIX or not hasattr(plain, "TCP_USER_TIMEOUT"):
             return
-        set_(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
+        setsockopt(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
         probe_seconds = max(1, int(user_timeout_seconds / 2))
         # In this order. A connection that has waited in the backlog is due for its first probe the moment KEEPIDLE is
         # set, and the second one follows after what KEEPINTVL is then: 75 s (seen once in 1,000 clients).
-        set_(plain.IPPROTO_TCP, plain.TCP_KEEPINTVL, probe_seconds)
-        set_(plain.IPPROTO_TCP, plain.TCP_KEEPIDLE, probe_seconds)
-        set_(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
+        setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPINTVL, probe_seconds)
+        setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPIDLE, probe_seconds)
+        setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
 
     def recv(self, *args: Any) -> Any:
         """Receive. Raises LimitRequestHeaders where a head has no end."""
@@ -149,23 +148,6 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
 def _as_reset(error: OSError) -> OSError:
     """Make a client that vanished one that reset its connection: gunicorn logs everything else as an error of ours."""
     return ConnectionResetError(errno.ECONNRESET, "the client vanished") if error.errno in _LOST else error
-
-
-class ClientServer(StreamServer):
-    """gevent's server, whose clients' sockets are ClientSocket from the start: to make each anew took ten calls."""
-
-    def init_socket(self) -> None:
-        """See StreamServer."""
-        super().init_socket()  # type: ignore[no-untyped-call]  # gevent ships no types
-        self._kind = self.socket.family, self.socket.type, self.socket.proto
-
-    def do_read(self) -> tuple[ClientSocket, Any] | None:
-        """Return a client's socket and address, None where there is none any more. See StreamServer."""
-        try:
-            fd, address = self.socket._accept()
-        except BlockingIOError:
-            return None
-        return ClientSocket(*self._kind, fileno=fd), address
 
 
 class PeerWatch:

@@ -11,7 +11,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from streaming.relay.observing import Refused
-from streaming.web.asking import TOO_LARGE
+from streaming.web.asking import BADLY_CHUNKED, TOO_LARGE, content_length
 from streaming.web.relay import Relay, current_relay, current_request
 from streaming.web.streams import json_response
 from streaming.wire import trace
@@ -50,7 +50,7 @@ def _take_request_id() -> None:
 
 
 def ids_of(environ: dict[str, Any], relay: Relay) -> tuple[str, Trace | None]:
-    """Return a request's id and trace: its own, or new ones."""
+    """Return a request's id and trace, its own or new ones; trace None = nobody would record it."""
     given = environ.get("HTTP_X_REQUEST_ID", "")  # werkzeug's headers raise and catch an error for each absent one
     found = None
     if parent := environ.get("HTTP_TRACEPARENT"):
@@ -72,7 +72,8 @@ def _finish(response: Response) -> Response:
 
 def drop_rest_of_body(environ: dict[str, Any]) -> None:
     """An answer sent while the client is still writing reaches it as a reset connection, not as an answer."""
-    source, left = environ["wsgi.input"], DRAIN_MAX_BYTES
+    length = content_length(environ)
+    source, left = environ["wsgi.input"], DRAIN_MAX_BYTES if length is None else min(length, DRAIN_MAX_BYTES)
     try:
         with gevent.Timeout(DRAIN_SECONDS, False):
             while left > 0 and (piece := source.read(64 * 1024)):
@@ -81,21 +82,26 @@ def drop_rest_of_body(environ: dict[str, Any]) -> None:
         log.debug("a refused body could not be read to its end: %s", type(error).__name__)
 
 
-def told(refusal: Refusal, request_id: str, path: str, field: str | None = None) -> tuple[object, dict[str, str]]:
-    """Return what a refusal tells: the body, to be encoded, and header fields."""
+def body_and_fields(
+    refusal: Refusal, request_id: str, path: str, field: str | None = None
+) -> tuple[object, dict[str, str]]:
+    """Return a refusal's body, to be encoded, and its header fields.
+
+    `field`: the ask's field that is wrong, for OpenAI's shape; None = none.
+    """
     error: object = {"code": refusal.code, "message": refusal.message, "request_id": request_id}
     if path.startswith("/v1/"):  # what is asked there expects OpenAI's shape
         error = error_object(refusal.code, refusal.message, refusal.status, field)
-    headers = dict(refusal.headers)
+    fields = dict(refusal.headers)
     if refusal.retry_after is not None:
-        headers["Retry-After"] = str(refusal.retry_after)
-    return {"error": error}, headers
+        fields["Retry-After"] = str(refusal.retry_after)
+    return {"error": error}, fields
 
 
 def _refusal(refusal: Refusal, field: str | None = None) -> Response:
-    body, headers = told(refusal, g.request_id, request.path, field)
+    body, fields = body_and_fields(refusal, g.request_id, request.path, field)
     response = json_response(body, refusal.status)
-    response.headers.update(headers)
+    response.headers.update(fields)
     if refusal.code == "method_not_allowed" and request.url_rule is not None:  # a HEAD that would cost a generation
         response.headers["Allow"] = ", ".join(sorted((request.url_rule.methods or set()) - {"HEAD"}))
     tell_refused(refusal)
@@ -105,14 +111,13 @@ def _refusal(refusal: Refusal, field: str | None = None) -> Response:
 def tell_refused(refusal: Refusal) -> None:
     """Tell the observers that the current request is refused."""
     g.refused = True
-    current_relay().observer(
-        Refused(
-            code=refusal.code,
-            status=refusal.status,
-            endpoint=request.endpoint,
-            request_id=g.request_id,
-            trace=g.trace,
-        )
+    observe(current_relay(), refusal, request.endpoint, g.request_id, g.trace)
+
+
+def observe(relay: Relay, refusal: Refusal, endpoint: str | None, request_id: str, trace: Trace | None) -> None:
+    """Tell the observers that a request is refused; `endpoint` None = there is none at its address."""
+    relay.observer(
+        Refused(code=refusal.code, status=refusal.status, endpoint=endpoint, request_id=request_id, trace=trace)
     )
 
 
@@ -148,7 +153,7 @@ def _http_error(error: HTTPException) -> Response:
 
 def _broken_body(error: ParseException) -> Response:
     """gunicorn reads chunks only when the body is read, and so finds bad ones inside the app."""
-    return _refusal(Refusal("bad_request", "The request's body is badly chunked."))
+    return _refusal(Refusal("bad_request", BADLY_CHUNKED))
 
 
 def _internal(error: Exception) -> Response:

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, request
 from streaming.relay.cursor import Cursor
 from streaming.relay.run import Run
 from streaming.relay.upstream import Upstream
-from streaming.web.admission import current_asker
+from streaming.web.admission import admitted_caller
 from streaming.web.asking import header, read_json, with_key
 from streaming.web.bodies import Model, Models
 from streaming.web.relay import current_caller, current_relay
@@ -36,7 +36,7 @@ openai_api = Blueprint("openai", __name__, url_prefix="/v1")
 @openai_api.post("/chat/completions")
 def chat_completions() -> Response:
     """Ask, and answer in chunks or as one object."""
-    caller = current_asker()
+    caller = admitted_caller()
     if request.mimetype != "application/json":
         raise Refusal("unsupported_media_type", "Send application/json.")
     asked = openai_ask.read(read_json(request), header(request, "X-Conversation-Id"))

@@ -95,12 +95,12 @@ def _refuse_foreign() -> None:
 
 
 def _protect(response: Response) -> Response:
-    for name, value in protection(current_request().environ).items():
+    for name, value in protection_fields(current_request().environ).items():
         response.headers.setdefault(name, value)
     return response
 
 
-def protection(environ: dict[str, Any]) -> dict[str, str]:
+def protection_fields(environ: dict[str, Any]) -> dict[str, str]:
     """Return what keeps answers from being embedded as images, scripts or frames elsewhere, and TLS from being left."""
     if "https" not in {environ["wsgi.url_scheme"], environ.get("HTTP_X_FORWARDED_PROTO")}:
         return _PROTECTION

@@ -1,4 +1,4 @@
-"""Flask without what it does for each request and this relay never needs: a refused request should cost little."""
+"""Flask without what it does for each request and this relay never needs, and with what the middleware has read."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,10 +10,10 @@ from streaming.web.admission import REQUEST
 
 
 class PlainApp(Flask):
-    """A Flask app whose functions are all plain ones, and whose requests the door may have read."""
+    """A Flask app whose functions are all plain ones, and whose requests EarlyRefusals may have read."""
 
     def request_context(self, environ: dict[str, Any]) -> RequestContext:
-        """Return the context of a request; the door's own, where it has made one: its body can be read only once."""
+        """Return the context of a request; the one that was made already, where there is: a body is read only once."""
         return RequestContext(self, environ, request=environ.get(REQUEST))
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:

@@ -5,8 +5,8 @@ from flask import Blueprint, Request, Response
 from streaming.relay.observing import DigestMismatched
 from streaming.relay.run import Run
 from streaming.web import resuming
-from streaming.web.accepting import preferred
-from streaming.web.admission import current_asker
+from streaming.web.accepting import wants_page
+from streaming.web.admission import admitted_caller
 from streaming.web.asking import query, read_ask, read_body, read_flush_ms
 from streaming.web.bodies import Health, Readiness, Started, StillRunning
 from streaming.web.look import look_of
@@ -18,7 +18,7 @@ from streaming.wire.errors import Refusal
 
 STOP_WAIT_SECONDS = 5.0
 COME_BACK_SECONDS = 2  # Retry-After of a 202
-_PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")
+PURPOSES = ("HTTP_SEC_PURPOSE", "HTTP_PURPOSE", "HTTP_X_MOZ")
 
 routes = Blueprint("relay", __name__)
 
@@ -49,7 +49,7 @@ def _resume(request: Request, cursor: str) -> Response:
 
 def _start_stream(request: Request) -> Response:
     relay, name = current_relay(), negotiated(request)
-    caller, ask = current_asker(), read_ask(request)
+    caller, ask = admitted_caller(), read_ask(request)
     if ask.response_mode == "blocking":
         name = "json"
     run = relay.runs.start(ask, caller)
@@ -61,10 +61,10 @@ def chat() -> Response:
     """Ask and wait for the whole answer; a browser's form gets a page."""
     relay, request = current_relay(), current_request()
     try:
-        caller = current_asker(visitors_too=True)
+        caller = admitted_caller(visitors_too=True)
         run = relay.runs.start(read_ask(request), caller)
     except (Refusal, AskError) as refused:
-        if _wants_page(request):
+        if wants_page(request.environ):
             return refused_page(refused)
         raise
     with subscribed(run) as cursor:
@@ -72,13 +72,9 @@ def chat() -> Response:
         cursor.close(by_us=True)
     if not ended and run.presence is not None:
         run.presence.soften()
-    if _wants_page(request):  # to an address of its own: reloading the form's answer would ask again
+    if wants_page(request.environ):  # to an address of its own: reloading the form's answer would ask again
         return _to_page(request, run)
     return json_answer(run.answer()) if ended else _come_back(run)
-
-
-def _wants_page(request: Request) -> bool:
-    return preferred(request.headers.get("Accept", ""), ("application/json", "text/html")) == "text/html"
 
 
 def _to_page(request: Request, run: Run) -> Response:
@@ -97,7 +93,7 @@ def _come_back(run: Run) -> Response:
 @routes.post("/runs")
 def start() -> Response:
     """Start a run and say where it can be followed and stopped."""
-    caller = current_asker(visitors_too=True)
+    caller = admitted_caller(visitors_too=True)
     run = current_relay().runs.start(read_ask(current_request()), caller)
     body = Started(
         run_id=run.id,
@@ -137,7 +133,7 @@ def snapshot(run_id: str) -> Response:
         relay.observer(DigestMismatched())
     if run.presence is not None:
         run.presence.seen()
-    if _wants_page(request):
+    if wants_page(request.environ):
         return answer_page(run)
     return json_response(run.answer().as_snapshot())
 
@@ -149,7 +145,7 @@ def stop(run_id: str) -> Response:
     run.end_early("stopped")
     ended = run.wait_end(STOP_WAIT_SECONDS)
     request = current_request()
-    if _wants_page(request):
+    if wants_page(request.environ):
         return _to_page(request, run)
     if not ended:
         return _come_back(run)
@@ -178,6 +174,6 @@ def refuse_what_nobody_reads(request: Request) -> None:
     if request.method == "HEAD":
         raise Refusal("method_not_allowed", "HEAD is not answered here: it would cost a generation.")
     environ = request.environ
-    purposes = [environ[name] for name in _PURPOSES if name in environ]
+    purposes = [environ[name] for name in PURPOSES if name in environ]
     if any("prefetch" in purpose or "prerender" in purpose for purpose in purposes):
         raise Refusal("forbidden", "Prefetching is not answered here: it would cost a generation.")

@@ -41,6 +41,9 @@ STREAM_HEADERS = {
 }
 
 
+JSON_FIELDS = {"Content-Type": "application/json", "Cache-Control": "no-store"}
+
+
 class StreamSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Settings of the same names, and who is told. `stream_max_seconds` 0 = a stream is never rolled over."""
 
@@ -234,6 +237,5 @@ def json_response(value: object, status: int = 200) -> Response:
     return Response(
         msgspec.json.encode(value) + b"\n",
         status,
-        content_type="application/json",
-        headers={"Cache-Control": "no-store"},
+        headers=JSON_FIELDS,
     )

@@ -11,11 +11,14 @@ from typing import Any
 import gevent
 from gevent.pool import Pool
 from gunicorn.http import wsgi
+from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from streaming.relay.observing import SlowClientDropped
-from streaming.web.connection import ClientServer, ClientSocket
+from streaming.web import gunicorn_caches
+from streaming.web.client_server import ClientServer
+from streaming.web.connection import ClientSocket
 from streaming.web.refusing import refuse
 from streaming.web.relay import Relay
 from streaming.web.whole_response import WholeResponse
@@ -31,6 +34,8 @@ beyond what was wanted is copied again and again: to read 1 MiB took eight times
 
 # gunicorn has no other way to bring one's own.
 wsgi.create = partial(wsgi.create, response_class=WholeResponse)
+wsgi.base_environ = gunicorn_caches.base_environ
+RequestParser.mesg_class = gunicorn_caches.Request
 SocketUnreader.max_body_chunk = BODY_PIECE_BYTES
 
 
@@ -56,7 +61,7 @@ class RelayWorker(GeventWorker):
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+    def handle(self, listener: Any, client: ClientSocket, addr: Any) -> None:
         """Serve one connection."""
         relay = self._relay
         client.prepare(relay.write_timeout_seconds)

@@ -7,8 +7,10 @@ import pytest
 from limits import parse_many
 
 from streaming.relay import allowance as module
-from streaming.relay.allowance import CROWD, REMEMBERED_SECONDS, Allowance, Terms
+from streaming.relay import recent_refusals
+from streaming.relay.allowance import CROWD, Allowance, Terms
 from streaming.relay.caller import Caller
+from streaming.relay.recent_refusals import ASK_AGAIN_SECONDS
 from streaming.relay.stores.memory import COUNTERS_MAX, MemoryCounters, MemoryStore
 from streaming.wire.ask import Ask, Options
 from streaming.wire.errors import Refusal
@@ -72,16 +74,16 @@ def test_who_is_spent_is_refused_again_without_a_question_to_the_store(monkeypat
     monkeypatch.setattr(store, "_counters", counters := Watched())
     allowed = allowance(store, terms("1/minute"))
     asks(allowed, SOMEBODY)
-    allowed.refuse_spent(SOMEBODY)  # nobody has been refused yet
+    allowed.refuse_again(SOMEBODY)  # nobody has been refused yet
     first = refused(lambda: asks(allowed, SOMEBODY))
     asked, now = counters.asked, now + 7
-    again = refused(lambda: allowed.refuse_spent(SOMEBODY))
+    again = refused(lambda: allowed.refuse_again(SOMEBODY))
     assert (again.code, str(again), again.retry_after) == (first.code, str(first), 53)
     assert again.headers == {**first.headers, "RateLimit-Reset": "53"}
-    allowed.refuse_spent(SOMEBODY_ELSE)
+    allowed.refuse_again(SOMEBODY_ELSE)
     assert counters.asked == asked
-    now += REMEMBERED_SECONDS  # the store may have been emptied
-    allowed.refuse_spent(SOMEBODY)
+    now += ASK_AGAIN_SECONDS  # the store may have been emptied
+    allowed.refuse_again(SOMEBODY)
 
 
 def test_nobody_is_taken_for_spent_when_the_window_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,9 +92,9 @@ def test_nobody_is_taken_for_spent_when_the_window_has_ended(monkeypatch: pytest
     allowed = allowance(MemoryStore(), terms("1/second"))
     asks(allowed, SOMEBODY)
     refused(lambda: asks(allowed, SOMEBODY))
-    refused(lambda: allowed.refuse_spent(SOMEBODY))
+    refused(lambda: allowed.refuse_again(SOMEBODY))
     now += 1
-    allowed.refuse_spent(SOMEBODY)
+    allowed.refuse_again(SOMEBODY)
     asks(allowed, SOMEBODY)
 
 
@@ -100,7 +102,7 @@ def test_a_place_that_can_be_free_again_at_any_time_is_not_remembered_as_spent()
     allowed = allowance(MemoryStore(), terms(streams=1))
     asks(allowed, SOMEBODY)
     assert refused(lambda: allowed.charge(SOMEBODY, "another")).code == "too_many_streams"
-    allowed.refuse_spent(SOMEBODY)
+    allowed.refuse_again(SOMEBODY)
 
 
 def test_spent_tokens_and_a_spent_address_are_remembered() -> None:
@@ -108,22 +110,33 @@ def test_spent_tokens_and_a_spent_address_are_remembered() -> None:
     asks(allowed, SOMEBODY)
     allowed.settle(SOMEBODY, "run", Usage(prompt_tokens=2, completion_tokens=3, total_tokens=5, exact=True))
     asked = refused(lambda: allowed.charge(SOMEBODY, "another"))
-    assert refused(lambda: allowed.refuse_spent(SOMEBODY)).code == asked.code
+    assert refused(lambda: allowed.refuse_again(SOMEBODY)).code == asked.code
     for number in range(CROWD):
         asks(allowed, visitor(f"v{number}", "192.0.2.9"))
     refused(lambda: asks(allowed, visitor("new", "192.0.2.9")))
-    refused(lambda: allowed.refuse_spent(visitor("newer", "192.0.2.9")))
-    allowed.refuse_spent(visitor("newer", "192.0.2.10"))
+    refused(lambda: allowed.refuse_again(visitor("newer", "192.0.2.9")))
+    allowed.refuse_again(visitor("newer", "192.0.2.10"))
 
 
-def test_so_many_spent_callers_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "REMEMBERED_MAX", 3)
+def test_so_many_refusals_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent_refusals, "MAX_REMEMBERED", 3)
     allowed = allowance(MemoryStore(), terms("1/minute"))
     callers = [Caller(kind="anonymous", account=f"address:{number}") for number in range(4)]
     for caller in callers:
         refused(lambda caller=caller: asks(allowed, caller, 2))
-    allowed.refuse_spent(callers[0])
-    refused(lambda: allowed.refuse_spent(callers[1]))
+    allowed.refuse_again(callers[0])
+    refused(lambda: allowed.refuse_again(callers[1]))
+
+
+def test_a_refusal_is_remembered_for_its_own_limit_only() -> None:
+    allowed = allowance(MemoryStore(), terms("1/minute"), poor=terms("1/minute"), pro=terms("9/minute"))
+    refused(lambda: asks(allowed, Caller(kind="anonymous", account="address:192.0.2.9"), 2))
+    allowed.refuse_again(visitor("v", "192.0.2.9"))  # whose address has ten times as much
+    poor, pro = (Caller(kind="known", owner="jwt:a", account="jwt:a", tier=tier) for tier in ("poor", "pro"))
+    refused(lambda: asks(allowed, poor, 2))
+    refused(lambda: allowed.refuse_again(poor))
+    allowed.refuse_again(pro)
+    asks(allowed, pro)
 
 
 def test_each_of_several_rates_counts() -> None:

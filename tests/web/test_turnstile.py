@@ -3,6 +3,7 @@
 import socket
 import threading
 import time
+from collections import Counter
 
 import gevent
 import pytest
@@ -11,7 +12,7 @@ from gevent import get_hub
 from gevent.socket import wait_read, wait_write
 
 from streaming.web import turnstile
-from streaming.web.turnstile import Turnstile
+from streaming.web.turnstile import LATE_AT_ONCE, Turnstile
 from tests.live import WAIT_SECONDS, Relay
 
 FLOODS = 8
@@ -58,25 +59,33 @@ def test_one_in_each_turn_of_the_loop() -> None:
     assert len(set(at)) == FLOODS
 
 
-def test_nobody_waits_for_ever_where_there_is_always_something_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_waits_too_long_leaves_with_few_others_where_there_is_always_something_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(turnstile, "LONGEST_SECONDS", 0.2)
-    monkeypatch.setattr(turnstile, "LOOK_SECONDS", 0.01)
-    over, gate = False, Turnstile()
+    over, gate, turns, left = False, Turnstile(), 0, Counter[int]()
 
     def busy(writable: socket.socket) -> None:
+        nonlocal turns
         while not over:
             wait_write(writable.fileno())  # at once, in each turn
+            turns += 1
+
+    def refuse() -> None:
+        gate.wait()
+        left[turns] += 1
 
     ours, theirs = socket.socketpair()
     with ours, theirs:
         working = gevent.spawn(busy, ours)
         gevent.sleep(0)  # it works
         begun = time.monotonic()
-        gate.wait()
+        gevent.joinall([gevent.spawn(refuse) for _ in range(5 * LATE_AT_ONCE)], timeout=WAIT_SECONDS)
         took_seconds = time.monotonic() - begun
         over = True
         working.join()
-    assert took_seconds >= 0.2
+    assert 0.2 <= took_seconds < WAIT_SECONDS
+    assert max(left.values()) <= LATE_AT_ONCE
 
 
 def test_one_that_is_gone_keeps_nobody_waiting() -> None:
@@ -108,4 +117,4 @@ def test_a_flood_in_one_write_does_not_keep_others_waiting(server: Relay) -> Non
         sender.join()
         reader.join()
     assert refused == PIPELINED
-    assert meanwhile < PIPELINED / 2
+    assert meanwhile < PIPELINED / 2  # without a turnstile all of them

@@ -1,6 +1,6 @@
-"""What is refused at the door is refused as behind it: the same answer, the same line, the same count.
+"""What is refused in front of the app is refused as behind it: the same answer, the same line, the same count.
 
-A request goes past the door when there is something special about it: here a `Purpose` that means nothing.
+A request goes on to the app when there is something special about it: here a `Purpose` that means nothing.
 """
 
 import json
@@ -13,7 +13,7 @@ import jwt
 import pytest
 import requests
 
-from streaming.web.door import ROUTES
+from streaming.web.early_refusals import ROUTES
 from streaming.web.visitors import Visitors
 from tests.live import WAIT_SECONDS, Relay, ScriptedUpstream, relay, scripted, wait_until
 from tests.scraping import Scraped
@@ -23,6 +23,7 @@ ALICE, POOR = "alice-0123456789abcdef", "poor-0123456789abcdef"
 JWT_SECRET, SECRET_KEY = "j" * 32, "s" * 32
 OLD_TOKEN = jwt.encode({"sub": "a", "exp": 1}, JWT_SECRET)
 VISITOR = Visitors(SECRET_KEY).token()
+MAX_BODY_BYTES = 1024
 PAST = "Purpose: none"
 CHUNKED = "Transfer-Encoding: chunked"
 JSON = "Content-Type: application/json"
@@ -60,6 +61,7 @@ REFUSED: list[tuple[str, list[str], bytes | None, int]] = [  # settings, header 
     ("keys", [JSON, "Sec-Fetch-Site: cross-site"], None, 403),
     ("keys", [JSON, "Accept: text/html"], None, 401),
     ("keys", [FORM, "Accept: text/*"], b"prompt=<b>", 401),
+    ("keys", [FORM, "Accept: Text/HTML"], b"prompt=<b>", 401),
     ("keys", [JSON, "Sec-Purpose: prefetch"], None, 401),
     ("keys", [JSON, "X-Moz: prefetch"], None, 401),
     ("page", [JSON, "Last-Event-ID: nonsense"], None, 401),
@@ -80,33 +82,48 @@ def model() -> Iterator[ScriptedUpstream]:
         yield upstream
 
 
+def common(model: ScriptedUpstream) -> dict[str, str]:
+    return {
+        "UPSTREAM": "openai",
+        "UPSTREAM_URL": model.url,
+        "UPSTREAM_MODEL": "m",
+        "MAX_BODY_BYTES": str(MAX_BODY_BYTES),
+    }
+
+
 @pytest.fixture(scope="module")
 def relays(model: ScriptedUpstream) -> Iterator[dict[str, Relay]]:
-    common = {"UPSTREAM": "openai", "UPSTREAM_URL": model.url, "UPSTREAM_MODEL": "m", "MAX_BODY_BYTES": "1024"}
     servers: dict[str, Relay] = {}
     try:
         for name, settings in SETTINGS.items():
-            servers[name] = Relay(**common, **settings)
+            servers[name] = Relay(**common(model), **settings)
         for name, headers in (("keys", {"Authorization": f"Bearer {POOR}"}), ("anybody", {"X-Real-IP": "192.0.2.9"})):
-            codes = [
+            answers = [
                 requests.post(f"{servers[name].url}/runs", json={"prompt": "hi"}, headers=headers, timeout=20)
                 for _ in range(2)
             ]
-            assert [answer.status_code for answer in codes] == [201, 429]
+            assert [answer.status_code for answer in answers] == [201, 429]
         yield servers
     finally:
         for server in servers.values():
             server.stop()
 
 
-def answered(server: Relay, route: str, headers: list[str], body: bytes) -> tuple[int, list[bytes], bytes]:
-    """Return status, sorted header lines without what tells the time, and body."""
-    framing = f"Content-Length: {len(body)}"
+def answered(
+    server: Relay, route: str, headers: list[str], body: bytes, *, half: bool = False
+) -> tuple[int, list[bytes], bytes]:
+    """Return status, sorted header lines without what tells the time, and body.
+
+    `half`: the body is sent as it is, and the client's side of the connection ends with it.
+    """
+    framing = [] if half else [f"Content-Length: {len(body)}"]
     if CHUNKED in headers:
-        framing, body = "X-Framing: chunked", b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
-    lines = [f"POST {route} HTTP/1.1", "Host: relay.example", *headers, framing]
+        framing, body = [], b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    lines = [f"POST {route} HTTP/1.1", "Host: relay.example", *headers, *framing]
     with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_SECONDS) as connection:
         connection.sendall("\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body)
+        if half:
+            connection.shutdown(socket.SHUT_WR)
         data = b""
         while (length := re.search(rb"Content-Length: (\d+)\r\n(?:.*\r\n)*\r\n", data)) is None:
             data += received(connection)
@@ -132,7 +149,7 @@ def lines_about(server: Relay, request_id: str) -> list[str]:
 
 @pytest.mark.parametrize(("settings", "headers", "body", "status"), REFUSED)
 @pytest.mark.parametrize("route", ROUTES)
-def test_an_answer_at_the_door_is_the_one_behind_it(
+def test_an_early_answer_is_the_one_behind_it(
     relays: dict[str, Relay], settings: str, headers: list[str], body: bytes | None, status: int, route: str
 ) -> None:
     server, request_id = relays[settings], secrets.token_hex(8)
@@ -142,9 +159,9 @@ def test_an_answer_at_the_door_is_the_one_behind_it(
     for way in ([], [PAST]):
         answers.append(answered(server, route, [*headers, *way], body))
         counted.append(refusals(server, route))
-    at_the_door, behind_it = answers
-    assert at_the_door == behind_it
-    assert at_the_door[0] == status or route != "/runs"
+    early, behind_it = answers
+    assert early == behind_it
+    assert early[0] == status if route == "/runs" else 400 <= early[0] < 500
     assert [count - counted[0] for count in counted] == [0, 1, 2]
     if route == "/runs":  # all routes' would be a flood, of which the log tells only the number
         wait_until(lambda: len(lines_about(server, request_id)) == 2, "both are in the log")
@@ -156,7 +173,38 @@ def refusals(server: Relay, route: str) -> float:
     return Scraped(server.url).total("sluice_refusals_total", endpoint=ROUTES[route].endpoint)
 
 
-@pytest.mark.parametrize("way", [[], [PAST]], ids=["at the door", "behind it"])
+BROKEN = {  # of a chunked form that asks a question: all that comes of it
+    "no last chunk": b"%x\r\n%b\r\n",
+    "half a chunk": b"1%x\r\n%b",
+    "a wrong size": b"%x\r\n%b\r\nsecret\r\n",
+    "no chunk's end": b"%x\r\n%b0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("way", [[], [PAST]], ids=["early", "behind it"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_half_a_body_never_asks_half_a_question(
+    relays: dict[str, Relay], model: ScriptedUpstream, case: str, way: list[str]
+) -> None:
+    """What had come before the fault is given once more to whoever reads once more."""
+    form = f"visitor_token={VISITOR}&prompt=half a question".encode()
+    calls = len(model.calls)
+    raw = BROKEN[case] % (len(form), form)
+    assert answered(relays["page"], "/runs", [FORM, "Transfer-encoding: chunked", *way], raw, half=True)[0] == 400
+    assert len(model.calls) == calls
+
+
+@pytest.mark.parametrize("way", [[], [PAST]], ids=["early", "behind it"])
+def test_a_body_that_breaks_off_where_it_becomes_too_large_is_the_clients_fault(
+    relays: dict[str, Relay], way: list[str]
+) -> None:
+    form = b"visitor_token=".ljust(MAX_BODY_BYTES, b"x")
+    raw = b"%x\r\n%b\r\n" % (len(form), form)
+    status, _, body = answered(relays["page"], "/runs", [FORM, "Transfer-encoding: chunked", *way], raw, half=True)
+    assert (status, json.loads(body)["error"]["code"]) == (400, "bad_request")
+
+
+@pytest.mark.parametrize("way", [[], [PAST]], ids=["early", "behind it"])
 @pytest.mark.parametrize(
     ("header", "body"),
     [
@@ -169,8 +217,7 @@ def refusals(server: Relay, route: str) -> float:
 def test_who_is_spent_may_still_ask_for_what_it_began(
     model: ScriptedUpstream, way: list[str], header: list[str], body: bytes
 ) -> None:
-    common = {"UPSTREAM": "openai", "UPSTREAM_URL": model.url, "UPSTREAM_MODEL": "m"}
-    with relay(**common, API_KEYS=f"poor@poor:{POOR}", RATE_LIMIT="poor=1/day") as server:
+    with relay(**common(model), API_KEYS=f"poor@poor:{POOR}", RATE_LIMIT="poor=1/day") as server:
         headers = [f"Authorization: Bearer {POOR}", JSON, *way]
         status, _, begun = answered(server, "/runs", [*headers, *header], body)
         assert status == 201
@@ -180,8 +227,8 @@ def test_who_is_spent_may_still_ask_for_what_it_began(
             assert (status, json.loads(again)["run_id"]) == (201, json.loads(begun)["run_id"])
 
 
-def test_a_question_that_passes_the_door_is_read_once(relays: dict[str, Relay]) -> None:
-    """Its body too, where the door has looked for a visitor's token in it."""
+def test_a_question_that_passes_is_read_once(relays: dict[str, Relay]) -> None:
+    """Its body too, where a visitor's token was looked for in it."""
     body = f"prompt=hi&visitor_token={VISITOR}".encode()
     assert answered(relays["page"], "/runs", [FORM], body)[0] == 201
     assert answered(relays["page"], "/chat", [FORM, PAST], body)[0] == 200
