@@ -38,9 +38,11 @@ def admit(relay: Relay, request: Request, *, visitors_too: bool) -> Caller:
 
 
 def _may_repeat(request: Request) -> bool:
-    """Return whether there may be an idempotency key. Only JSON is looked into: a form goes on to the store."""
+    """Return whether there may be an idempotency key. Only JSON is looked into: others go on to the store."""
     environ = request.environ
-    if "HTTP_IDEMPOTENCY_KEY" in environ or not environ.get("CONTENT_TYPE", "").startswith("application/json"):
+    if request.method != "POST" or environ.get("QUERY_STRING") or "HTTP_IDEMPOTENCY_KEY" in environ:
+        return True
+    if not environ.get("CONTENT_TYPE", "").startswith("application/json"):
         return True
     body = read_body(request)
     return b"idempotency_key" in body or b"\\u" in body  # JSON can write a letter as an escape

@@ -76,6 +76,8 @@ def read_body(request: Request) -> bytes:
     of a broken body would look like a whole one.
     """
     length = content_length(request.environ)
+    if getattr(request.environ["wsgi.input"], "failed", False):  # gunicorn's Body tells
+        raise Refusal("bad_request", BROKE_OFF)
     try:
         with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", "The request's body did not come in time.")):
             body = request.get_data()

@@ -66,13 +66,13 @@ class Tokens:
                 leeway=CLOCK_SECONDS,
                 options={"require": ["exp", "sub"]},
             )
-        except (self._jwt.PyJWTError, ValueError, KeyError):
+            subject, issuer = claims["sub"], claims.get("iss")
+            owner = "jwt:" + msgspec.json.encode([issuer if isinstance(issuer, str) else None, subject]).decode()
+        except (self._jwt.PyJWTError, ValueError, KeyError):  # a lone surrogate in a name is a ValueError too
             return None
-        subject, tier = claims["sub"], claims.get("tier")
         if not subject or len(subject) > SUBJECT_MAX_CHARACTERS:
             return None
-        issuer = claims.get("iss")
-        owner = "jwt:" + msgspec.json.encode([issuer if isinstance(issuer, str) else None, subject]).decode()
+        tier = claims.get("tier")
         return known_caller(owner, tier if isinstance(tier, str) else None)
 
     def _key(self, kid: str | None) -> tuple[Any, tuple[str, ...]]:

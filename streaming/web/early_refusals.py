@@ -39,7 +39,7 @@ ROUTES = {
     "/v1/chat/completions": Route("openai.chat_completions"),
     "/api/chat": Route("ai_sdk.ask"),
 }
-SPECIAL = frozenset({"HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", *PURPOSES, "HTTP_LAST_EVENT_ID"})
+SPECIAL = frozenset({"HTTP_ORIGIN", "HTTP_SEC_FETCH_SITE", *PURPOSES, "HTTP_LAST_EVENT_ID", "HTTP_UPGRADE"})
 """Other rules come first for what has one of these, and other fields go with the answer."""
 
 

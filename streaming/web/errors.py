@@ -71,15 +71,22 @@ def _finish(response: Response) -> Response:
 
 
 def drop_rest_of_body(environ: dict[str, Any]) -> None:
-    """An answer sent while the client is still writing reaches it as a reset connection, not as an answer."""
-    length = content_length(environ)
-    source, left = environ["wsgi.input"], DRAIN_MAX_BYTES if length is None else min(length, DRAIN_MAX_BYTES)
+    """An answer sent while the client is still writing reaches it as a reset connection, not as an answer.
+
+    Where the body's end does not come in time, the connection ends with the answer: the rest would be read as the next
+    request, perhaps as another client's of a proxy in front.
+    """
+    source, length, read_bytes, over = environ["wsgi.input"], content_length(environ), 0, False
     try:
         with gevent.Timeout(DRAIN_SECONDS, False):
-            while left > 0 and (piece := source.read(64 * 1024)):
-                left -= len(piece)
+            while not over and read_bytes < DRAIN_MAX_BYTES:
+                piece = source.read(64 * 1024)
+                read_bytes += len(piece)
+                over = not piece or read_bytes == length
     except Exception as error:  # a body that breaks off or is badly chunked: nothing is lost, it was unwanted
         log.debug("a refused body could not be read to its end: %s", type(error).__name__)
+    if not over:
+        source.failed = True  # so gunicorn's Body tells that nobody knows where the next request begins
 
 
 def body_and_fields(

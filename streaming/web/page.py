@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, current_app, render_template, request
+from werkzeug.datastructures import MultiDict
+from werkzeug.exceptions import HTTPException
 
 from streaming.relay.run import Run
 from streaming.web import accent
+from streaming.web.asking import read_body
 from streaming.web.compression import chosen
 from streaming.web.errors import tell_refused
 from streaming.web.joining import joined_modules
@@ -104,14 +107,23 @@ def refused_page(refused: Refusal | AskError) -> Response:
     """Return a page for the current request's form, which was refused; what was written in it is still there."""
     refusal = refused if isinstance(refused, Refusal) else Refusal("bad_request", str(refused))
     tell_refused(refusal)
-    gone = refusal.code == "conversation_not_found"
+    form, gone = _sent_form(), refusal.code == "conversation_not_found"
     html = render_template(
         "refused.html",
         refusal=refusal,
-        prompt=request.form.get("prompt", ""),
-        conversation_id=None if gone else request.form.get("conversation_id"),
+        prompt=form.get("prompt", ""),
+        conversation_id=None if gone else form.get("conversation_id"),
     )
     return _kept_nowhere(Response(html, refusal.status))
+
+
+def _sent_form() -> MultiDict[str, str]:
+    """Return the current request's form, empty where it did not come whole: to wait for it may be why it is refused."""
+    try:
+        read_body(request)
+        return request.form
+    except (Refusal, HTTPException):
+        return MultiDict()
 
 
 def _kept_nowhere(response: Response) -> Response:

@@ -12,7 +12,7 @@ from typing import Any
 from gevent import get_hub
 from gevent.hub import Waiter
 
-LONGEST_SECONDS = 2.0  # where there is always something else to be done: who waits holds a connection and memory
+LONGEST_SECONDS = 0.25  # where there is always something else to be done: who waits holds a connection and memory
 LOOK_SECONDS = 0.01  # for those who have waited so long
 LATE_AT_ONCE = 4  # of them leave then: a fiftieth of the time, at most
 

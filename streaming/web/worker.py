@@ -5,6 +5,7 @@ keep-alive connection holds it as long; a client that stops reading blocks its g
 """
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,8 @@ ACCEPTED_AT_ONCE = 4  # new connections, before the open ones get their turn; ge
 BODY_PIECE_BYTES = 64 * 1024
 """How much of a body is asked of the kernel at once. gunicorn's megabyte is set aside for each read, and what it brings
 beyond what was wanted is copied again and again: to read 1 MiB took eight times as long."""
+
+_NO_TIMEOUT = nullcontext()
 
 # gunicorn has no other way to bring one's own.
 wsgi.create = partial(wsgi.create, response_class=WholeResponse)
@@ -65,6 +68,7 @@ class RelayWorker(GeventWorker):
         """Serve one connection."""
         relay = self._relay
         client.prepare(relay.write_timeout_seconds)
+        client.head_since = time.monotonic()
         self._clients.add(client)
         relay.count_connections(len(self._clients))
         try:
@@ -84,12 +88,16 @@ class RelayWorker(GeventWorker):
             or req.path.startswith("/api/chat")
         ):
             req.force_close()
-        sock.serving, sock.ends_by_close = True, req.version < (1, 1)
+        sock.serving, sock.head_since, sock.ends_by_close = True, None, req.version < (1, 1)
         try:
             return super().handle_request(listener_name, req, sock, addr)
         finally:
             sock.serving = False
-            sock.head_bytes = 0
+            sock.head_bytes, sock.head_since = 0, time.monotonic()
+
+    def timeout_ctx(self) -> AbstractContextManager[None]:
+        """Bound nothing: `_drop_stuck` looks at all clients anyway, and gunicorn sets a timer for each head."""
+        return _NO_TIMEOUT
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""
@@ -131,12 +139,14 @@ class RelayWorker(GeventWorker):
         self._relay.close()
 
     def _drop_stuck(self) -> None:
-        """Drop who has taken nothing for too long; a subscriber's run goes on without it."""
-        too_old = time.monotonic() - self._relay.write_timeout_seconds
+        """Drop who has taken nothing for too long; a subscriber's run goes on without it. Let go who asks nothing."""
+        now, keepalive_seconds = time.monotonic(), self.cfg.keepalive
         for client in list(self._clients):
-            if client.blocked_since is not None and client.blocked_since < too_old:
+            if client.blocked_since is not None and client.blocked_since < now - self._relay.write_timeout_seconds:
                 client.drop()
                 self._relay.observer(SlowClientDropped())
+            elif client.head_since is not None and keepalive_seconds and client.head_since < now - keepalive_seconds:
+                client.let_go()
 
     def _drain(self) -> None:
         """Let runs finish inside the window, end the rest, and return as soon as nobody is left."""

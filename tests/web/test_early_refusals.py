@@ -3,6 +3,7 @@
 A request goes on to the app when there is something special about it: here a `Purpose` that means nothing.
 """
 
+import contextlib
 import json
 import re
 import secrets
@@ -17,11 +18,13 @@ from streaming.web.early_refusals import ROUTES
 from streaming.web.visitors import Visitors
 from tests.live import WAIT_SECONDS, Relay, ScriptedUpstream, relay, scripted, wait_until
 from tests.scraping import Scraped
+from tests.web.client import read_head
 from tests.web.conftest import quick
 
 ALICE, POOR = "alice-0123456789abcdef", "poor-0123456789abcdef"
 JWT_SECRET, SECRET_KEY = "j" * 32, "s" * 32
 OLD_TOKEN = jwt.encode({"sub": "a", "exp": 1}, JWT_SECRET)
+ODD_TOKEN = jwt.encode({"sub": "\ud800", "exp": 9e9}, JWT_SECRET)
 VISITOR = Visitors(SECRET_KEY).token()
 MAX_BODY_BYTES = 1024
 PAST = "Purpose: none"
@@ -62,6 +65,8 @@ REFUSED: list[tuple[str, list[str], bytes | None, int]] = [  # settings, header 
     ("keys", [JSON, "Accept: text/html"], None, 401),
     ("keys", [FORM, "Accept: text/*"], b"prompt=<b>", 401),
     ("keys", [FORM, "Accept: Text/HTML"], b"prompt=<b>", 401),
+    ("keys", [FORM, "Accept: text/html", f"Authorization: Bearer {ALICE}"], b"x" * 2000, 413),
+    ("keys", [JSON, f"Authorization: Bearer {ODD_TOKEN}"], None, 401),
     ("keys", [JSON, "Sec-Purpose: prefetch"], None, 401),
     ("keys", [JSON, "X-Moz: prefetch"], None, 401),
     ("page", [JSON, "Last-Event-ID: nonsense"], None, 401),
@@ -168,6 +173,13 @@ def test_an_early_answer_is_the_one_behind_it(
         assert len(set(lines_about(server, request_id))) == 1
 
 
+def test_a_websockets_handshake_is_no_question(relays: dict[str, Relay]) -> None:
+    headers = ["X-Request-Id: x", JSON, "Connection: Upgrade", "Upgrade: websocket"]
+    early, behind_it = (answered(relays["keys"], "/runs", [*headers, *way], ASK) for way in ([], [PAST]))
+    assert early == behind_it
+    assert early[0] == 400
+
+
 def refusals(server: Relay, route: str) -> float:
     """Return how many requests were refused there."""
     return Scraped(server.url).total("sluice_refusals_total", endpoint=ROUTES[route].endpoint)
@@ -227,6 +239,18 @@ def test_who_is_spent_may_still_ask_for_what_it_began(
             assert (status, json.loads(again)["run_id"]) == (201, json.loads(begun)["run_id"])
 
 
+def test_who_is_spent_may_still_ask_by_get_for_what_it_began(model: ScriptedUpstream) -> None:
+    with relay(**common(model), API_KEYS=f"poor@poor:{POOR}", RATE_LIMIT="poor=1/day") as server:
+        headers = {"Authorization": f"Bearer {POOR}", "Content-Type": "application/json"}
+
+        def ask(**fields: str) -> requests.Response:
+            return requests.get(f"{server.url}/stream", {"prompt": "hi", **fields}, headers=headers, timeout=20)
+
+        begun = ask(idempotency_key="once")
+        assert ask().status_code == ask().status_code == 429
+        assert ask(idempotency_key="once").headers["X-Run-Id"] == begun.headers["X-Run-Id"]
+
+
 def test_a_question_that_passes_is_read_once(relays: dict[str, Relay]) -> None:
     """Its body too, where a visitor's token was looked for in it."""
     body = f"prompt=hi&visitor_token={VISITOR}".encode()
@@ -237,3 +261,22 @@ def test_a_question_that_passes_is_read_once(relays: dict[str, Relay]) -> None:
 def test_a_body_that_nobody_wants_is_read_so_that_the_answer_arrives(relays: dict[str, Relay]) -> None:
     body = b"x" * 8_000_000  # more than the kernel keeps
     assert answered(relays["keys"], "/runs", ["Connection: close", JSON], body)[0] == 401
+
+
+@pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked\r\n\r\n186a0", "Content-Length: 100000\r\n"])
+@pytest.mark.parametrize(("path", "status"), [("/runs", 401), ("/nothing", 404)])
+def test_the_rest_of_a_refused_body_is_never_read_as_a_request(
+    relays: dict[str, Relay], path: str, status: int, framing: str
+) -> None:
+    """It comes when nobody waits for it any more; behind a proxy it could swallow another client's request."""
+    with socket.create_connection(("127.0.0.1", relays["keys"].port), timeout=WAIT_SECONDS) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n".encode())
+        answer = read_head(connection)
+        assert answer.status == status
+        rest = answer.rest
+        with contextlib.suppress(OSError):
+            connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)
+        with contextlib.suppress(ConnectionResetError):
+            while piece := connection.recv(65536):
+                rest += piece
+    assert b"HTTP/1.1" not in rest
