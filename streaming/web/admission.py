@@ -3,7 +3,7 @@
 from flask import Request, g
 
 from streaming.relay.caller import Caller
-from streaming.web.asking import TOO_LARGE, content_length, read_body
+from streaming.web.asking import TOO_LARGE, content_length, peek_body
 from streaming.web.guard import with_request
 from streaming.web.relay import Relay, current_relay, current_request
 from streaming.wire.errors import Refusal
@@ -39,10 +39,10 @@ def admit(relay: Relay, request: Request, *, visitors_too: bool) -> Caller:
 
 def _may_repeat(request: Request) -> bool:
     """Return whether there may be an idempotency key. Only JSON is looked into: others go on to the store."""
-    environ = request.environ
+    environ, length_bytes = request.environ, content_length(request.environ)
     if request.method != "POST" or environ.get("QUERY_STRING") or "HTTP_IDEMPOTENCY_KEY" in environ:
         return True
-    if not environ.get("CONTENT_TYPE", "").startswith("application/json"):
+    if length_bytes is None or not environ.get("CONTENT_TYPE", "").startswith("application/json"):
         return True
-    body = read_body(request)
+    body = peek_body(environ, length_bytes)
     return b"idempotency_key" in body or b"\\u" in body  # JSON can write a letter as an escape

@@ -1,6 +1,7 @@
 """An HTTP request -> an ask: JSON, form or query string, each checked down to its bytes."""
 
 from collections.abc import Iterable
+from io import BytesIO
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,7 @@ from streaming.wire.errors import Refusal
 MAX_FIELDS = 100  # of a form or query string: parsing thousands would cost more than any ask needs
 MAX_KEY_CHARACTERS = 256
 TOO_LARGE = "The body is larger than this relay accepts (MAX_BODY_BYTES)."
+TOO_LATE = "The request's body did not come in time."
 BADLY_CHUNKED = "The request's body is badly chunked."
 BROKE_OFF = "The request's body broke off."
 BODY_SECONDS = 30.0  # against bodies that never come: each holds a connection, and the server bounds only heads
@@ -79,7 +81,7 @@ def read_body(request: Request) -> bytes:
     if getattr(request.environ["wsgi.input"], "failed", False):  # gunicorn's Body tells
         raise Refusal("bad_request", BROKE_OFF)
     try:
-        with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", "The request's body did not come in time.")):
+        with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", TOO_LATE)):
             body = request.get_data()
             # Of a chunked body werkzeug cuts off what is too large, in silence.
             goes_on = length is None and request.environ["wsgi.input"].read(1)
@@ -94,6 +96,20 @@ def read_body(request: Request) -> bytes:
     if len(body) < (length or 0):  # gunicorn hands over what there is, and half a form is a form too
         raise Refusal("bad_request", BROKE_OFF)
     return body
+
+
+def peek_body(environ: dict[str, Any], length_bytes: int) -> bytes:
+    """Return the body, which can be read again afterwards. Raises Refusal: request_timeout or bad_request.
+
+    Werkzeug's way of reading takes a tenth of what it costs to refuse a request.
+    """
+    try:
+        with gevent.Timeout(BODY_SECONDS, Refusal("request_timeout", TOO_LATE)):
+            body = environ["wsgi.input"].read(length_bytes)
+    except OSError:
+        raise Refusal("bad_request", BROKE_OFF) from None
+    environ["wsgi.input"] = BytesIO(body)
+    return bytes(body)
 
 
 def content_length(environ: dict[str, Any]) -> int | None:
