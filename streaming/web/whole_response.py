@@ -24,7 +24,8 @@ class WholeResponse(wsgi.Response):
             super().write(arg)  # type: ignore[no-untyped-call]
             return
         major, minor = self.req.version
-        closes = self.should_close()  # type: ignore[no-untyped-call]
+        # gunicorn closes too where the body was not read to its end, but forgets to say so.
+        closes = self.req.body.failed or self.should_close()  # type: ignore[no-untyped-call]
         connection = "close" if closes else "keep-alive"
         head = (
             f"HTTP/{major}.{minor} {self.status}\r\nServer: {self.version}\r\n"

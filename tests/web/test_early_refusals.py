@@ -272,7 +272,7 @@ def test_the_rest_of_a_refused_body_is_never_read_as_a_request(
     with socket.create_connection(("127.0.0.1", relays["keys"].port), timeout=WAIT_SECONDS) as connection:
         connection.sendall(f"POST {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n".encode())
         answer = read_head(connection)
-        assert answer.status == status
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
         rest = answer.rest
         with contextlib.suppress(OSError):
             connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 3000)

@@ -21,10 +21,12 @@ def sent_by(
     *,
     version: tuple[int, int] = (1, 1),
     closes: bool = False,
+    failed: bool = False,
 ) -> list[bytes]:
     """Return the writes of one response."""
     writes: list[bytes] = []
-    request = SimpleNamespace(method=method, version=version, should_close=lambda: closes)
+    body = SimpleNamespace(failed=failed)
+    request = SimpleNamespace(method=method, version=version, should_close=lambda: closes, body=body)
     response = kind(request, SimpleNamespace(sendall=writes.append), SimpleNamespace(protocol="http"))
     response.start_response(status, FIELDS + ([] if length is None else [("Content-Length", str(length))]))
     for piece in pieces:
@@ -76,3 +78,8 @@ def test_what_becomes_of_the_connection_is_told_as_by_gunicorn(version: tuple[in
 
 def test_the_worker_answers_with_it() -> None:
     assert worker.wsgi.create.keywords == {"response_class": WholeResponse}
+
+
+def test_a_connection_whose_body_was_not_read_to_its_end_is_told_to_close() -> None:
+    (told,) = sent_by(WholeResponse, "POST", "413 X", 2, [b"{}"], failed=True)
+    assert b"\r\nConnection: close\r\n" in told
