@@ -104,6 +104,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         "max_message_size": settings.max_body_bytes,
     }
     relay = app.extensions["sluice"] = _relay(settings)
+    # Where Flask wants middleware to be put; mypy takes it for a method that is written over.
     app.wsgi_app = EarlyRefusals(app.wsgi_app, relay, compresses=settings.compress != "off")  # type: ignore[method-assign]
     return app
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 import gevent
 import msgspec
 from flask import Request
-from gunicorn.http.errors import NoMoreData, ParseException
+from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import MultiDict
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 
@@ -89,7 +89,7 @@ def read_body(request: Request) -> bytes:
         raise Refusal("body_too_large", TOO_LARGE) from None
     except ParseException:  # gunicorn reads chunks only when the body is read
         raise Refusal("bad_request", BADLY_CHUNKED) from None
-    except (ClientDisconnected, NoMoreData):
+    except (ClientDisconnected, OSError):  # gunicorn's NoMoreData is one too
         raise Refusal("bad_request", BROKE_OFF) from None
     if goes_on:
         raise Refusal("body_too_large", TOO_LARGE)

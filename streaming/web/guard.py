@@ -11,6 +11,7 @@ from streaming.web import visitors
 from streaming.web.addresses import client_address, is_local
 from streaming.web.credentials import TOKEN_MAX_CHARACTERS, ApiKeys, Tokens
 from streaming.web.visitors import Visitors
+from streaming.wire.ask import AskError
 from streaming.wire.errors import Refusal
 from streaming.wire.trace import Trace
 
@@ -108,7 +109,11 @@ class Guard:
         """Return the visitor that the request's token or cookie is of, however old; None = nobody known."""
         if self.page is None:
             return None
-        return self.page.recall(visitors.given_token(request), request.cookies.get(visitors.COOKIE, ""))
+        try:
+            given = visitors.given_token(request)
+        except (Refusal, AskError):  # of a form that cannot be read: a page says so, and still knows its visitor
+            given = ""
+        return self.page.recall(given, request.cookies.get(visitors.COOKIE, ""))
 
     def check_operator(self, request: Request) -> None:
         """Let those read /metrics who hold a key, and programs on this machine. Raises Refusal("unauthorized").

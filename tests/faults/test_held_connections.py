@@ -77,6 +77,17 @@ def test_who_holds_a_connection_is_let_go_and_nobody_waits(
     assert is_served(server)
 
 
+def test_a_kept_connection_on_which_nothing_is_asked_any_more_is_let_go(server: Relay) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_SECONDS) as connection:
+        for _ in range(2):
+            connection.sendall(b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = read_head(connection)
+            assert (answer.status, answer.headers["connection"]) == (404, "keep-alive")
+            while not answer.rest.endswith(b"}\n"):
+                answer.rest += connection.recv(65536)
+        assert connection.recv(1) == b""
+
+
 BOMB_HEADS = {
     "one long line": b"X: " + b"y" * BOMB_BYTES,
     "many lines": b"X: y\r\n" * (BOMB_BYTES // 6),

@@ -206,6 +206,25 @@ def test_half_a_body_never_asks_half_a_question(
     assert len(model.calls) == calls
 
 
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_page_about_half_a_form_does_not_show_it_as_a_whole_one(relays: dict[str, Relay], case: str) -> None:
+    form = f"visitor_token={VISITOR}&prompt=half a question".encode()
+    headers = [FORM, "Transfer-encoding: chunked", "Accept: text/html"]
+    status, fields, page = answered(relays["page"], "/chat", headers, BROKEN[case] % (len(form), form), half=True)
+    assert (status, b"Content-Type: text/html; charset=utf-8" in fields) == (400, True)
+    assert b"half a question" not in page
+
+
+@pytest.mark.parametrize(("form", "status"), [(b"prompt=\xff", 400), (b"prompt=" + b"x" * 2000, 413)])
+def test_a_form_that_cannot_be_read_is_refused_once_and_with_a_page(
+    relays: dict[str, Relay], form: bytes, status: int
+) -> None:
+    before = refusals(relays["page"], "/chat")
+    told, fields, _ = answered(relays["page"], "/chat", [FORM, "Accept: text/html"], form)
+    assert (told, b"Content-Type: text/html; charset=utf-8" in fields) == (status, True)
+    assert refusals(relays["page"], "/chat") - before == 1
+
+
 @pytest.mark.parametrize("way", [[], [PAST]], ids=["early", "behind it"])
 def test_a_body_that_breaks_off_where_it_becomes_too_large_is_the_clients_fault(
     relays: dict[str, Relay], way: list[str]
