@@ -95,6 +95,20 @@ class Relay:
         """Return the numbers of unfinished and kept runs."""
         return requests.get(f"{self.url}/readyz", timeout=5).json()["runs"]
 
+    def kill(self) -> None:
+        """SIGKILL all its processes; return when the last has closed the port: till then a client may be reset."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        wait_until(self._refuses, "nobody listens any more")
+
+    def _refuses(self) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:  # reset: it goes at this moment
+            pass
+        return False
+
     def stop(self) -> int:
         """End the process; return its exit code."""
         if self.process.poll() is None:
@@ -102,7 +116,7 @@ class Relay:
             try:
                 self.process.wait(10)
             except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
+                self.kill()
                 self.process.wait(10)
         self._reader.join(5)
         return self.process.returncode

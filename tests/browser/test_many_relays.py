@@ -1,7 +1,5 @@
 """The page in front of two relays that share a Redis: it goes on at the other one, whatever becomes of the first."""
 
-import os
-import signal
 from collections.abc import Iterator
 
 import pytest
@@ -79,7 +77,7 @@ def test_a_relay_that_only_passed_it_on_may_be_killed(open_page: OpenPage, two: 
     call = two.model.next()
     call.token("before ")
     expect(answer(page)).to_have_text("before")
-    os.killpg(two.other().process.pid, signal.SIGKILL)
+    two.other().kill()
     page.reload()
     call.token("after")
     call.end()
@@ -95,7 +93,7 @@ def test_a_killed_owner_ends_in_good_order_at_the_other(open_page: OpenPage, two
     call = two.model.next()
     call.token("before")
     expect(answer(page)).to_have_text("before")
-    os.killpg(two.owner().process.pid, signal.SIGKILL)
+    two.owner().kill()
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text("The answer was interrupted.", timeout=NO_SPINNER_AFTER_SECONDS * 1000)
     assert shown(page) == "before"

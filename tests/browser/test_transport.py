@@ -1,10 +1,8 @@
 """The page's transport over a network that breaks: nothing lost, nothing doubled, nothing asked twice."""
 
 import contextlib
-import os
 import random
 import re
-import signal
 import socket
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -420,7 +418,7 @@ def test_a_relay_that_dies_leaves_what_was_seen(open_page: OpenPage, model: Mode
         call.token("before")
         expect(answer(page)).to_have_text("before")
         proxy.port = relays.enter_context(relay(**model.settings())).port
-        os.killpg(first.process.pid, signal.SIGKILL)
+        first.kill()
         expect(page.get_by_role("alert")).to_contain_text("The relay no longer has this answer.")
         assert shown(page) == "before"
 

@@ -43,7 +43,7 @@ def test_a_killed_masters_runs_end_interrupted_and_the_others_go_on() -> None:
         followers, greenlets = followed(here, 20)
         wait_until(lambda: all(len(each.texts) > 30 for each in followers), "all have begun")
         begun = time.monotonic()
-        os.killpg(here.masters[0].process.pid, signal.SIGKILL)
+        here.masters[0].kill()
         gevent.joinall(greenlets[0::2], raise_error=True)
         assert time.monotonic() - begun < DEAD_SECONDS
         gevent.joinall(greenlets, raise_error=True)
