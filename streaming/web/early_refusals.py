@@ -11,9 +11,11 @@ import msgspec
 from flask import Request
 from werkzeug.http import HTTP_STATUS_CODES
 
+from streaming.web import unread_body
 from streaming.web.accepting import wants_page
 from streaming.web.admission import CALLER, REQUEST, admit
-from streaming.web.errors import body_and_fields, drop_rest_of_body, ids_of, observe
+from streaming.web.asking import content_length
+from streaming.web.errors import body_and_fields, ids_of, observe
 from streaming.web.origins import protection_fields
 from streaming.web.relay import Relay
 from streaming.web.routes import PURPOSES
@@ -82,7 +84,7 @@ class EarlyRefusals:
             ("X-Content-Type-Options", "nosniff"),
         ]
         observe(self._relay, refusal, endpoint, request_id, trace)
-        drop_rest_of_body(environ)
+        unread_body.drop(environ["wsgi.input"], content_length(environ))
         self._relay.turnstile.wait()
         start_response(f"{refusal.status} {HTTP_STATUS_CODES[refusal.status].upper()}", headers)
         return [body]

@@ -5,12 +5,12 @@ import re
 import secrets
 from typing import Any
 
-import gevent
 from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from streaming.relay.observing import Refused
+from streaming.web import unread_body
 from streaming.web.asking import BADLY_CHUNKED, TOO_LARGE, content_length
 from streaming.web.relay import Relay, current_relay, current_request
 from streaming.web.streams import json_response
@@ -22,8 +22,6 @@ from streaming.wire.trace import Trace
 
 log = logging.getLogger(__name__)
 
-DRAIN_MAX_BYTES = 16 * 1024 * 1024
-DRAIN_SECONDS = 2.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")  # it comes back in headers and logs
 _CODES = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "body_too_large"}
 _MESSAGES = {
@@ -64,29 +62,10 @@ def _finish(response: Response) -> Response:
     if response.status_code == 204:
         del response.headers["Content-Type"]
     if response.status_code >= 400:
-        drop_rest_of_body(request.environ)
+        unread_body.drop(request.environ["wsgi.input"], content_length(request.environ))
     if "refused" in g:  # not a failed run's answer, or /readyz
         current_relay().turnstile.wait()
     return response
-
-
-def drop_rest_of_body(environ: dict[str, Any]) -> None:
-    """An answer sent while the client is still writing reaches it as a reset connection, not as an answer.
-
-    Where the body's end does not come in time, the connection ends with the answer: the rest would be read as the next
-    request, perhaps as another client's of a proxy in front.
-    """
-    source, length, read_bytes, over = environ["wsgi.input"], content_length(environ), 0, False
-    try:
-        with gevent.Timeout(DRAIN_SECONDS, False):
-            while not over and read_bytes < DRAIN_MAX_BYTES:
-                piece = source.read(64 * 1024)
-                read_bytes += len(piece)
-                over = not piece or read_bytes == length
-    except Exception as error:  # a body that breaks off or is badly chunked: nothing is lost, it was unwanted
-        log.debug("a refused body could not be read to its end: %s", type(error).__name__)
-    if not over:
-        source.failed = True  # so gunicorn's Body tells that nobody knows where the next request begins
 
 
 def body_and_fields(

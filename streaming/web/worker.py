@@ -17,7 +17,7 @@ from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
 
 from streaming.relay.observing import SlowClientDropped
-from streaming.web import gunicorn_caches
+from streaming.web import gunicorn_caches, unread_body
 from streaming.web.client_server import ClientServer
 from streaming.web.connection import ClientSocket
 from streaming.web.refusing import refuse
@@ -77,7 +77,7 @@ class RelayWorker(GeventWorker):
             self._clients.discard(client)
             relay.count_connections(len(self._clients))
 
-    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> Any:
+    def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serve one request. After a stream the connection closes: kept ones would hold the worker when it must go.
 
         An app's own `Connection: close` is dropped by gunicorn as hop-by-hop.
@@ -90,7 +90,10 @@ class RelayWorker(GeventWorker):
             req.force_close()
         sock.serving, sock.head_since, sock.ends_by_close = True, None, req.version < (1, 1)
         try:
-            return super().handle_request(listener_name, req, sock, addr)
+            super().handle_request(listener_name, req, sock, addr)
+            # It has been answered and the connection stays. gunicorn would read the rest later, counted as a head.
+            if getattr(req.body.reader, "length", None) != 0:  # what is left of it; a chunked one cannot tell
+                unread_body.drop(req.body, None)
         finally:
             sock.serving = False
             sock.head_bytes, sock.head_since = 0, time.monotonic()

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import queue
+import re
 import socket
 import time
 import zlib
@@ -460,6 +461,36 @@ def test_a_refused_upload_reads_the_answer_not_a_reset(server: Relay) -> None:
             with contextlib.suppress(BrokenPipeError):
                 connection.sendall(b"a" * 100_000)
         assert read_head(connection).status == 413
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 200000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n30d40\r\n"])
+@pytest.mark.parametrize("line", ["GET /healthz", "POST /runs/{run_id}/stop", "GET /static/chat.css"])
+def test_a_body_that_nobody_read_is_no_next_request(line: str, framing: str, server: Relay) -> None:
+    run_id = requests.post(f"{server.url}/runs", json={"prompt": "hi"}, timeout=20).json()["run_id"]
+    first = f"{line.format(run_id=run_id)} HTTP/1.1\r\nHost: x\r\n{framing}{'x' * 200_000}"
+    end = "\r\n0\r\n\r\n" if "chunked" in framing else ""
+    second = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall((first + end + second).encode())
+        with connection.makefile("rb") as answers:
+            statuses = re.findall(rb"HTTP/1.1 (\d+) ", answers.read())
+    assert [status[:1] for status in statuses] == [b"2", b"2"]
+
+
+@pytest.mark.parametrize("framing", ["Content-Length: 100000\r\n", "Transfer-Encoding: chunked\r\n\r\n186a0"])
+def test_the_late_rest_of_an_unwanted_body_is_no_next_request(framing: str, server: Relay) -> None:
+    """It is waited for a while; then the connection ends, and what comes meanwhile is body."""
+    answers = b""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=0.1) as connection:
+        connection.sendall(f"GET /healthz HTTP/1.1\r\nHost: x\r\n{framing}\r\n".encode())
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while answers.count(b"HTTP/1.1") < 2:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+                with contextlib.suppress(TimeoutError):
+                    if not (piece := connection.recv(65536)):
+                        break
+                    answers += piece
+    assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"200"]
 
 
 @pytest.mark.parametrize("chunks", [b"zz\r\nabc\r\n0\r\n\r\n", b"-1\r\nabc\r\n0\r\n\r\n", b"3\r\nabcX\r\n0\r\n\r\n"])

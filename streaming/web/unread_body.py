@@ -1,0 +1,34 @@
+"""The rest of a body that nobody wants: read and dropped, because what comes next on the connection comes behind it.
+
+An answer sent while the client is still writing reaches it as a reset connection, not as an answer.
+"""
+
+import logging
+from typing import Any
+
+import gevent
+
+DRAIN_MAX_BYTES = 16 * 1024 * 1024
+DRAIN_SECONDS = 2.0
+PIECE_BYTES = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+
+def drop(source: Any, length_bytes: int | None) -> None:
+    """Read a `wsgi.input` to its end; `length_bytes`: of the whole body, None = nobody says.
+
+    Where the end does not come in time, the connection ends with the answer: the rest would be read as the next
+    request, perhaps as another client's of a proxy in front.
+    """
+    read_bytes, over = 0, False
+    try:
+        with gevent.Timeout(DRAIN_SECONDS, False):
+            while not over and read_bytes < DRAIN_MAX_BYTES:
+                piece = source.read(PIECE_BYTES)
+                read_bytes += len(piece)
+                over = not piece or read_bytes == length_bytes
+    except Exception as error:  # a body that breaks off or is badly chunked: nothing is lost, it was unwanted
+        log.debug("an unwanted body could not be read to its end: %s", type(error).__name__)
+    if not over:
+        source.failed = True  # so gunicorn's Body tells that nobody knows where the next request begins
