@@ -156,7 +156,7 @@ def _relay(settings: Settings) -> Relay:
         write_timeout_seconds=settings.write_timeout_seconds,
         ws_idle_seconds=settings.ws_idle_seconds,
         shutdown_grace_seconds=settings.shutdown_grace_seconds,
-        crowded_at_connections=room.crowded_at,
+        room=room,
         max_body_bytes=settings.max_body_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         embed_origins=settings.embed_origins,

@@ -9,6 +9,9 @@ MAX_OPEN_FILES = 65_536  # more than one process serves; some systems refuse to 
 KEPT_FOR_RESUMES = 0.1
 """The share of all connections that new runs may not take: a resume is never refused, and beyond the last connection
 clients would wait in the backlog without any answer."""
+KEPT_FREE = 0.25
+"""The share that is kept free of those who ask nothing: without it whoever opens connections, and says nothing or asks
+what is refused, would take every place."""
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -21,6 +24,11 @@ class Capacity(msgspec.Struct, frozen=True):
     def crowded_at(self) -> int:
         """Return the number of connections from which on new runs are refused with a 503."""
         return int(self.connections * (1 - KEPT_FOR_RESUMES))
+
+    @property
+    def fills_up_at(self) -> int:
+        """Return the number of connections from which on idle ones make room, and none is kept behind its answer."""
+        return int(self.connections * (1 - KEPT_FREE))
 
 
 def capacity(max_runs: int, open_files: int) -> Capacity:

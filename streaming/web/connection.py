@@ -26,17 +26,15 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
     """gevent's socket, able to tell a stuck client from a slow one.
 
     `blocked_since` (monotonic) is set while a write waits and the client has taken nothing since; `serving` says that
-    a request is being answered, `head_bytes` how much of the next one has come, and `head_since` (monotonic) since when
-    it may come, None = while one is being answered; `dropped` that it was we who ended the connection. `on_let_go` ends
-    an idle connection in its own way, where it is no HTTP any more. `on_send_away` ends a stream that its client
-    resumes elsewhere. `ends_by_close`: the client knows its answer's end by the connection's (HTTP/1.0), so that ending
-    it from outside must be a reset.
+    a request is being answered, `head_bytes` how much of the next one has come; `dropped` that it was we who ended the
+    connection. `on_let_go` ends an idle connection in its own way, where it is no HTTP any more. `on_send_away` ends a
+    stream that its client resumes elsewhere. `ends_by_close`: the client knows its answer's end by the connection's
+    (HTTP/1.0), so that ending it from outside must be a reset.
     """
 
     blocked_since: float | None = None
     serving = False
     head_bytes = 0
-    head_since: float | None = None
     dropped = False
     ends_by_close = False
     on_let_go: Callable[[], None] | None = None

@@ -85,7 +85,7 @@ class EarlyRefusals:
         ]
         observe(self._relay, refusal, endpoint, request_id, trace)
         unread_body.drop(environ["wsgi.input"], content_length(environ))
-        self._relay.turnstile.wait()
+        self._relay.await_turn()
         start_response(f"{refusal.status} {HTTP_STATUS_CODES[refusal.status].upper()}", headers)
         return [body]
 

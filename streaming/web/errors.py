@@ -64,7 +64,7 @@ def _finish(response: Response) -> Response:
     if response.status_code >= 400:
         unread_body.drop(request.environ["wsgi.input"], content_length(request.environ))
     if "refused" in g:  # not a failed run's answer, or /readyz
-        current_relay().turnstile.wait()
+        current_relay().await_turn()
     return response
 
 

@@ -7,6 +7,7 @@ from flask import Flask, Request, current_app, g, request
 from gevent.lock import BoundedSemaphore
 from werkzeug.local import LocalProxy
 
+from streaming.capacity import Capacity
 from streaming.relay.allowance import Allowance
 from streaming.relay.apps import Apps
 from streaming.relay.caller import Caller
@@ -47,7 +48,7 @@ class Relay:
         write_timeout_seconds: float,
         ws_idle_seconds: float,
         shutdown_grace_seconds: float,
-        crowded_at_connections: int,
+        room: Capacity,
         max_body_bytes: int,
         max_upload_bytes: int,
         embed_origins: tuple[str, ...],
@@ -77,18 +78,25 @@ class Relay:
         self._traces = traces
         self._connections = 0
         self.upload_slots = UploadSlots()
-        self.turnstile = Turnstile()
+        self._turnstile = Turnstile()
         self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
-        self._crowded_at_connections = crowded_at_connections
+        self.fills_up = False  # soon there will be no place for new clients
+        self._room = room
 
     def count_connections(self, number: int) -> None:
         """Take note of how many clients are connected; close to the limit only resumes are let in."""
         self._connections = number
-        self.runs.crowded = number >= self._crowded_at_connections
+        self.fills_up = number >= self._room.fills_up_at
+        self.runs.crowded = number >= self._room.crowded_at
+
+    def await_turn(self) -> None:
+        """Return when a refusal may leave. Where it fills up, at once: whoever waits holds a connection."""
+        if not self.fills_up:
+            self._turnstile.wait()
 
     def measure(self) -> None:
         """Tell the metrics how full this process is."""
-        self._metrics.measure(self._meter.read(), self._connections, self._crowded_at_connections)
+        self._metrics.measure(self._meter.read(), self._connections, self._room.crowded_at)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return what Prometheus reads, of all workers, and its media type."""

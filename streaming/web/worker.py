@@ -48,6 +48,7 @@ class RelayWorker(GeventWorker):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._clients: set[ClientSocket] = set()
+        self._idle: dict[ClientSocket, float] = {}  # who asks nothing -> since when (monotonic), the longest first
         self._told_to_stop = 0.0
         self._hurried = False
 
@@ -68,14 +69,24 @@ class RelayWorker(GeventWorker):
         """Serve one connection."""
         relay = self._relay
         client.prepare(relay.write_timeout_seconds)
-        client.head_since = time.monotonic()
         self._clients.add(client)
+        self._idle[client] = time.monotonic()
         relay.count_connections(len(self._clients))
+        if relay.fills_up:
+            self._make_room(client)
         try:
             super().handle(listener, client, addr)
         finally:
             self._clients.discard(client)
+            self._idle.pop(client, None)
             relay.count_connections(len(self._clients))
+
+    def _make_room(self, newest: ClientSocket) -> None:
+        """Let go who has asked nothing for the longest."""
+        client = next(iter(self._idle))
+        if client is not newest:
+            del self._idle[client]
+            client.let_go()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serve one request. After a stream the connection closes: kept ones would hold the worker when it must go.
@@ -83,20 +94,22 @@ class RelayWorker(GeventWorker):
         An app's own `Connection: close` is dropped by gunicorn as hop-by-hop.
         """
         if (
-            req.path in {"/stream", "/probe", "/v1/chat/completions"}
+            self._relay.fills_up
+            or req.path in {"/stream", "/probe", "/v1/chat/completions"}
             or req.path.endswith("/events")
             or req.path.startswith("/api/chat")
         ):
             req.force_close()
-        sock.serving, sock.head_since, sock.ends_by_close = True, None, req.version < (1, 1)
+        self._idle.pop(sock, None)
+        sock.serving, sock.ends_by_close = True, req.version < (1, 1)
         try:
             super().handle_request(listener_name, req, sock, addr)
             # It has been answered and the connection stays. gunicorn would read the rest later, counted as a head.
             if getattr(req.body.reader, "length", None) != 0:  # what is left of it; a chunked one cannot tell
                 unread_body.drop(req.body, None)
         finally:
-            sock.serving = False
-            sock.head_bytes, sock.head_since = 0, time.monotonic()
+            sock.serving, sock.head_bytes = False, 0
+            self._idle[sock] = time.monotonic()
 
     def timeout_ctx(self) -> AbstractContextManager[None]:
         """Bound nothing: `_drop_stuck` looks at all clients anyway, and gunicorn sets a timer for each head."""
@@ -148,8 +161,10 @@ class RelayWorker(GeventWorker):
             if client.blocked_since is not None and client.blocked_since < now - self._relay.write_timeout_seconds:
                 client.drop()
                 self._relay.observer(SlowClientDropped())
-            elif client.head_since is not None and keepalive_seconds and client.head_since < now - keepalive_seconds:
-                client.let_go()
+        for client, since in list(self._idle.items()):
+            if not keepalive_seconds or since >= now - keepalive_seconds:
+                break
+            client.let_go()
 
     def _drain(self) -> None:
         """Let runs finish inside the window, end the rest, and return as soon as nobody is left."""

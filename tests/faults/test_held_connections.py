@@ -11,10 +11,12 @@ import gevent
 import pytest
 import requests
 
+from streaming.capacity import capacity
 from streaming.web.connection import HEAD_MAX_BYTES
 from tests.leaks import descriptors, worker_pid
-from tests.live import WAIT_SECONDS, Relay, relay, wait_until
-from tests.web.client import read_head
+from tests.live import WAIT_SECONDS, Relay, relay, scripted, wait_until
+from tests.web.client import HeadCut, read_head
+from tests.web.conftest import quick
 
 MANY = 300
 BOMBS = 100
@@ -127,3 +129,75 @@ def test_the_largest_head_that_is_one_is_answered_and_the_next_may_be_as_large(s
             assert (response.status, response.json()) == (200, {"status": "ok"})
         connection.sendall(START + lines * 2 + b"\r\n")
         assert read_head(connection).status == 431
+
+
+KEY = "alice-0123456789abcdef"
+WRONG = b"POST /runs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\nContent-Length: 2\r\n\r\n{}"
+
+
+@pytest.fixture
+def small() -> Iterator[Relay]:
+    """A relay with room for a few dozen connections."""
+    with scripted(quick) as upstream:
+        model = {"UPSTREAM": "openai", "UPSTREAM_URL": upstream.url, "UPSTREAM_MODEL": "m"}
+        with relay(open_files=256, **model, API_KEYS=KEY) as server:
+            yield server
+
+
+def good_answers(server: Relay, count: int) -> list[int]:
+    """Ask so many times, each on a new connection; return the statuses."""
+    headers = {"Authorization": f"Bearer {KEY}"}
+    return [
+        requests.post(f"{server.url}/chat", json={"prompt": "hi"}, headers=headers, timeout=WAIT_SECONDS).status_code
+        for _ in range(count)
+    ]
+
+
+def test_idle_connections_make_room_for_new_ones(small: Relay) -> None:
+    room = capacity(5000, 256)
+    with ExitStack() as stack:
+        connections = opened(stack, small, 5 * room.connections)
+        assert good_answers(small, 5) == [200] * 5
+        (oldest,) = connections[:1]
+        assert oldest.recv(1) == b""
+
+
+def test_no_connection_is_kept_where_there_is_little_room(small: Relay) -> None:
+    """Behind the last one nobody would be let in, and those who are would keep their places."""
+
+    def kept() -> str:
+        return requests.get(f"{small.url}/healthz", timeout=WAIT_SECONDS).headers["connection"]
+
+    assert kept() == "keep-alive"
+    with ExitStack() as stack:
+        opened(stack, small, capacity(5000, 256).fills_up_at)
+        assert kept() == "close"
+    wait_until(lambda: kept() == "keep-alive", "there is room again")
+
+
+@pytest.mark.parametrize(("asked", "status"), [(WRONG, 401), (START + b"\r\n", 200)])
+def test_a_flood_on_more_connections_than_there_is_room_for_keeps_nobody_out(
+    asked: bytes, status: int, small: Relay
+) -> None:
+    over, answers = False, 0
+
+    def flood() -> None:
+        nonlocal answers
+        while not over:
+            with socket.create_connection(("127.0.0.1", small.port), timeout=WAIT_SECONDS) as connection:
+                with suppress(OSError, HeadCut):  # it may be let go between two requests
+                    while not over:
+                        connection.sendall(asked)
+                        answer = read_head(connection)
+                        assert answer.status == status
+                        assert answer.body()
+                        answers += 1
+
+    floods = [gevent.spawn(flood) for _ in range(3 * capacity(5000, 256).connections)]
+    try:
+        wait_until(lambda: answers, "it has begun")
+        assert good_answers(small, 20) == [200] * 20
+    finally:
+        over = True
+        gevent.joinall(floods, timeout=WAIT_SECONDS, raise_error=True)
+    assert answers > 20
