@@ -1,19 +1,42 @@
-"""Accepts clients' connections."""
+"""Accepts clients' connections, with as little ado as may be: most that a flood costs is paid here."""
 
+import socket
+from collections.abc import Callable
 from typing import Any
 
+from gevent import spawn_raw
 from gevent.server import StreamServer
 
-from streaming.web.connection import ClientSocket
+from streaming.web.connection import ClientSocket, bound_buffer, prepare
+
+ACCEPTED_AT_ONCE = 4  # new connections, before the open ones get their turn; gevent's 100 take a tenth of a second
 
 
 class ClientServer(StreamServer):
-    """gevent's server with ClientSockets: its own would have to be taken apart and made again for each connection."""
+    """gevent's server with ClientSockets: its own would have to be taken apart and made again for each connection.
+
+    `handle(client, address)` runs in a greenlet of its own, closes the client and lets nothing be raised. While
+    `full()` connections are left in the backlog: then call `go_on` when one of the others has gone.
+    """
+
+    max_accept = ACCEPTED_AT_ONCE
+
+    def __init__(
+        self,
+        listener: Any,
+        handle: Callable[[ClientSocket, Any], None],
+        full: Callable[[], bool],
+        user_timeout_seconds: float,
+    ) -> None:
+        super().__init__(listener, handle=handle)  # type: ignore[no-untyped-call]  # gevent ships no types
+        self.full = full  # type: ignore[method-assign]  # as a Pool's would be
+        self._user_timeout_seconds = user_timeout_seconds
 
     def init_socket(self) -> None:
         """See StreamServer."""
         super().init_socket()  # type: ignore[no-untyped-call]  # gevent ships no types
         self._kind = self.socket.family, self.socket.type, self.socket.proto
+        prepare(self.socket, self._user_timeout_seconds)
 
     def do_read(self) -> tuple[ClientSocket, Any] | None:
         """Return a client's socket and address, None where there is none any more. See StreamServer."""
@@ -21,4 +44,15 @@ class ClientServer(StreamServer):
             fd, address = self.socket._accept()
         except BlockingIOError:
             return None
-        return ClientSocket(*self._kind, fileno=fd), address
+        client = ClientSocket(*self._kind, fileno=fd)
+        if self._kind[0] == socket.AF_UNIX:  # only the others inherit
+            bound_buffer(client)
+        return client, address
+
+    def do_handle(self, client: ClientSocket, address: Any) -> None:
+        """See StreamServer. A raw greenlet: its Pool counts by some ten calls, and the worker counts anyway."""
+        spawn_raw(self._handle, client, address)
+
+    def go_on(self) -> None:
+        """Accept again, if it was full."""
+        self._start_accepting_if_started()  # type: ignore[no-untyped-call]

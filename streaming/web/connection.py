@@ -22,6 +22,27 @@ READABLE = 1  # libev's flag
 _LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}  # what the kernel says of a client that vanished
 
 
+def prepare(listener: plain.socket, user_timeout_seconds: float) -> None:
+    """Bound what the kernel keeps for a client, and how long it goes on without a sign of it. Clients inherit it.
+
+    Heartbeats never find a client that vanished without a FIN: they fit the kernel's buffer. TCP_USER_TIMEOUT does,
+    and where nothing is sent in silence (text, json, a body that never comes) it needs TCP's own probes.
+    """
+    bound_buffer(listener)
+    if listener.family == plain.AF_UNIX or not hasattr(plain, "TCP_USER_TIMEOUT"):
+        return
+    listener.setsockopt(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
+    probe_seconds = max(1, int(user_timeout_seconds / 2))
+    listener.setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPINTVL, probe_seconds)
+    listener.setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPIDLE, probe_seconds)
+    listener.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
+
+
+def bound_buffer(connection: plain.socket) -> None:
+    """Let the kernel hold no more than SEND_BUFFER_BYTES of what is sent."""
+    connection.setsockopt(plain.SOL_SOCKET, plain.SO_SNDBUF, SEND_BUFFER_BYTES)
+
+
 class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent ships no types
     """gevent's socket, able to tell a stuck client from a slow one.
 
@@ -39,24 +60,6 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
     ends_by_close = False
     on_let_go: Callable[[], None] | None = None
     on_send_away: Callable[[], None] | None = None
-
-    def prepare(self, user_timeout_seconds: float) -> None:
-        """Bound what the kernel keeps for the client, and how long it goes on without a sign of it.
-
-        Heartbeats never find a client that vanished without a FIN: they fit the kernel's buffer. TCP_USER_TIMEOUT does,
-        and where nothing is sent in silence (text, json, a body that never comes) it needs TCP's own probes.
-        """
-        setsockopt = self._sock.setsockopt  # gevent's own is one more call for each
-        setsockopt(plain.SOL_SOCKET, plain.SO_SNDBUF, SEND_BUFFER_BYTES)
-        if self.family == plain.AF_UNIX or not hasattr(plain, "TCP_USER_TIMEOUT"):
-            return
-        setsockopt(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
-        probe_seconds = max(1, int(user_timeout_seconds / 2))
-        # In this order. A connection that has waited in the backlog is due for its first probe the moment KEEPIDLE is
-        # set, and the second one follows after what KEEPINTVL is then: 75 s (seen once in 1,000 clients).
-        setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPINTVL, probe_seconds)
-        setsockopt(plain.IPPROTO_TCP, plain.TCP_KEEPIDLE, probe_seconds)
-        setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
 
     def recv(self, *args: Any) -> Any:
         """Receive. Raises LimitRequestHeaders where a head has no end."""

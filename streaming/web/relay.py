@@ -81,13 +81,13 @@ class Relay:
         self._turnstile = Turnstile()
         self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
         self.fills_up = False  # soon there will be no place for new clients
-        self._room = room
+        self._fills_up_at, self._crowded_at = room.fills_up_at, room.crowded_at
 
     def count_connections(self, number: int) -> None:
         """Take note of how many clients are connected; close to the limit only resumes are let in."""
         self._connections = number
-        self.fills_up = number >= self._room.fills_up_at
-        self.runs.crowded = number >= self._room.crowded_at
+        self.fills_up = number >= self._fills_up_at
+        self.runs.crowded = number >= self._crowded_at
 
     def await_turn(self) -> None:
         """Return when a refusal may leave. Where it fills up, at once: whoever waits holds a connection."""
@@ -96,7 +96,7 @@ class Relay:
 
     def measure(self) -> None:
         """Tell the metrics how full this process is."""
-        self._metrics.measure(self._meter.read(), self._connections, self._room.crowded_at)
+        self._metrics.measure(self._meter.read(), self._connections, self._crowded_at)
 
     def exposition(self) -> tuple[bytes, str]:
         """Return what Prometheus reads, of all workers, and its media type."""

@@ -4,14 +4,15 @@ Stock gunicorn waits for open streams until graceful_timeout and then kills them
 keep-alive connection holds it as long; a client that stops reading blocks its greenlet for ever.
 """
 
+import errno
 import time
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import gevent
-from gevent.pool import Pool
-from gunicorn.http import wsgi
+from gunicorn import util
+from gunicorn.http import get_parser, wsgi
+from gunicorn.http.errors import NoMoreData
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
 from gunicorn.workers.ggevent import GeventWorker
@@ -27,13 +28,12 @@ from streaming.web.whole_response import WholeResponse
 LOOK_SECONDS = 0.25  # stock gunicorn notices a SIGTERM after up to 1 s
 LAST_SECONDS = 1.0  # for upstreams' stop calls, and then for clients to read the rest; a tenth of a short grace
 
-ACCEPTED_AT_ONCE = 4  # new connections, before the open ones get their turn; gevent's 100 take a tenth of a second
+FIRST_PIECE_BYTES = 8192  # of a request's head: few are longer
+CLIENT_IS_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
 
 BODY_PIECE_BYTES = 64 * 1024
 """How much of a body is asked of the kernel at once. gunicorn's megabyte is set aside for each read, and what it brings
 beyond what was wanted is copied again and again: to read 1 MiB took eight times as long."""
-
-_NO_TIMEOUT = nullcontext()
 
 # gunicorn has no other way to bring one's own.
 wsgi.create = partial(wsgi.create, response_class=WholeResponse)
@@ -49,6 +49,8 @@ class RelayWorker(GeventWorker):
         super().__init__(*args, **kwargs)
         self._clients: set[ClientSocket] = set()
         self._idle: dict[ClientSocket, float] = {}  # who asks nothing -> since when (monotonic), the longest first
+        self._servers: list[ClientServer] = []
+        self._was_full = False
         self._told_to_stop = 0.0
         self._hurried = False
 
@@ -65,21 +67,51 @@ class RelayWorker(GeventWorker):
 
     # -- connections -----------------------------------------------------------------------------------------------
 
-    def handle(self, listener: Any, client: ClientSocket, addr: Any) -> None:
+    def handle(self, listener_name: Any, client: ClientSocket, addr: Any) -> None:
         """Serve one connection."""
         relay = self._relay
-        client.prepare(relay.write_timeout_seconds)
         self._clients.add(client)
         self._idle[client] = time.monotonic()
         relay.count_connections(len(self._clients))
         if relay.fills_up:
             self._make_room(client)
         try:
-            super().handle(listener, client, addr)
+            self._serve(listener_name, client, addr)
+        except (StopIteration, NoMoreData):  # it was the last answer; the client left inside a request
+            pass
+        except OSError as error:
+            if error.errno not in CLIENT_IS_GONE:
+                self.log.exception("a connection failed")
+        except BaseException as error:  # a gevent.Timeout is no Exception
+            self.handle_error(None, client, addr, error)
         finally:
+            util.close(client)
             self._clients.discard(client)
             self._idle.pop(client, None)
             relay.count_connections(len(self._clients))
+            if self._was_full:
+                self._let_in_again()
+
+    def _serve(self, listener_name: Any, client: ClientSocket, addr: Any) -> None:
+        """Serve one request after the other. gunicorn's own loop asks each connection for TLS and HTTP/2, which there
+        is none of here, and begins a request, only to find that the client has left: a sixth of what a connection with
+        one refusal takes."""
+        parser, proxy_protocol_info = get_parser(self.cfg, client, addr), dict[str, Any]()
+        while (there := parser.unreader.take_buffered()) or (there := client.recv(FIRST_PIECE_BYTES)):
+            parser.unreader.unread(there)
+            request = next(parser)
+            # Told once a connection.
+            request.proxy_protocol_info = proxy_protocol_info = request.proxy_protocol_info or proxy_protocol_info
+            self.handle_request(listener_name, request, client, addr)
+
+    def _full(self) -> bool:
+        self._was_full = len(self._clients) >= self.worker_connections
+        return self._was_full
+
+    def _let_in_again(self) -> None:
+        self._was_full = False
+        for server in self._servers:
+            server.go_on()
 
     def _make_room(self, newest: ClientSocket) -> None:
         """Let go who has asked nothing for the longest."""
@@ -107,13 +139,11 @@ class RelayWorker(GeventWorker):
             # It has been answered and the connection stays. gunicorn would read the rest later, counted as a head.
             if getattr(req.body.reader, "length", None) != 0:  # what is left of it; a chunked one cannot tell
                 unread_body.drop(req.body, None)
+            if req.body.failed:
+                raise StopIteration
         finally:
             sock.serving, sock.head_bytes = False, 0
             self._idle[sock] = time.monotonic()
-
-    def timeout_ctx(self) -> AbstractContextManager[None]:
-        """Bound nothing: `_drop_stuck` looks at all clients anyway, and gunicorn sets a timer for each head."""
-        return _NO_TIMEOUT
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""
@@ -137,19 +167,18 @@ class RelayWorker(GeventWorker):
         """Serve until told to stop, then drain."""
         if self.cfg.is_ssl:
             raise RuntimeError("TLS belongs to the proxy in front: this worker watches plain sockets only.")
-        servers = []
         for listener in self.sockets:
             listener.setblocking(1)
-            server = ClientServer(listener, handle=partial(self.handle, listener), spawn=Pool(self.worker_connections))
-            server.max_accept = ACCEPTED_AT_ONCE
+            handle = partial(self.handle, listener.getsockname())
+            server = ClientServer(listener, handle, self._full, self._relay.write_timeout_seconds)
             server.start()
-            servers.append(server)
+            self._servers.append(server)
         while self.alive:
             self.notify()
             self._drop_stuck()
             self._relay.measure()
             gevent.sleep(LOOK_SECONDS)
-        for server in servers:
+        for server in self._servers:
             server.close()
         self._drain()
         self._relay.close()
