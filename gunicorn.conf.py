@@ -54,7 +54,7 @@ def on_exit(server):
 
 worker_class = "streaming.web.worker.RelayWorker"
 preload_app = False  # hub, sockets and greenlets must be born in the process that uses them
-# A full pool would leave clients hanging in the backlog without an answer: the app refuses new runs before that.
+# At so many, clients are left in the backlog without an answer: the app refuses new runs before that.
 worker_connections = capacity(_settings.max_runs, raise_open_files()).connections
 keepalive = 5  # also bounds how long a request's head may take
 timeout = 30  # a blocked event loop, never a long stream: the worker's heartbeat runs beside them
@@ -62,7 +62,6 @@ graceful_timeout = max(1, int(_settings.shutdown_grace_seconds) - 1)  # a last r
 max_requests = 0  # with one worker, a restart would be an outage as long as the longest stream
 limit_request_line = 8190  # gunicorn's most: about 900 Chinese characters, percent-encoded
 control_socket_disable = True  # not needed, and unwritable in containers
-http_protocols = "h1"  # this worker would serve the streams of one HTTP/2 connection one after another
 logconfig_dict = logs.config(_settings.log_format)
 # No line tells thread or process, and a greenlet that logs would get a thread object of its own to be named by.
 logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -12,6 +12,8 @@ clients would wait in the backlog without any answer."""
 KEPT_FREE = 0.25
 """The share that is kept free of those who ask nothing: without it whoever opens connections, and says nothing or asks
 what is refused, would take every place."""
+IDLE_PLACES = 0.1
+"""The share that those have even then: who has just connected must have time to ask."""
 
 
 class Capacity(msgspec.Struct, frozen=True):
@@ -26,9 +28,14 @@ class Capacity(msgspec.Struct, frozen=True):
         return int(self.connections * (1 - KEPT_FOR_RESUMES))
 
     @property
-    def fills_up_at(self) -> int:
-        """Return the number of connections from which on idle ones make room, and none is kept behind its answer."""
+    def nearly_full_at(self) -> int:
+        """Return the number of connections from which on idle ones make room, and each is closed after its answer."""
         return int(self.connections * (1 - KEPT_FREE))
+
+    @property
+    def idle_places(self) -> int:
+        """Return how many idle connections are left alone even then."""
+        return int(self.connections * IDLE_PLACES)
 
 
 def capacity(max_runs: int, open_files: int) -> Capacity:

@@ -17,7 +17,8 @@ def test_runs_and_connections_never_need_more_files_than_there_are(max_runs: int
     room = capacity(max_runs, open_files)
     assert 1 <= room.runs <= max_runs
     assert room.runs + room.connections <= open_files - SPARE_FILES
-    assert room.runs < room.crowded_at < room.connections
+    assert room.runs < room.nearly_full_at < room.crowded_at < room.connections
+    assert room.idle_places >= 1
 
 
 def test_the_default_fits_a_usual_limit_whole() -> None:

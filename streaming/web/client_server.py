@@ -1,4 +1,4 @@
-"""Accepts clients' connections, with as little ado as may be: most that a flood costs is paid here."""
+"""Accepts clients' connections, at as little cost as may be: a flood pays for nothing else so often."""
 
 import socket
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 from gevent import spawn_raw
 from gevent.server import StreamServer
 
-from streaming.web.connection import ClientSocket, bound_buffer, prepare
+from streaming.web.connection import ClientSocket, bound_send_buffer, prepare_listener
 
 ACCEPTED_AT_ONCE = 4  # new connections, before the open ones get their turn; gevent's 100 take a tenth of a second
 
@@ -16,7 +16,8 @@ class ClientServer(StreamServer):
     """gevent's server with ClientSockets: its own would have to be taken apart and made again for each connection.
 
     `handle(client, address)` runs in a greenlet of its own, closes the client and lets nothing be raised. While
-    `full()` connections are left in the backlog: then call `go_on` when one of the others has gone.
+    `full()` returns True, new connections stay in the backlog: call `resume_accepting` when one of the others has
+    gone. `user_timeout_seconds`: see prepare_listener.
     """
 
     max_accept = ACCEPTED_AT_ONCE
@@ -36,7 +37,7 @@ class ClientServer(StreamServer):
         """See StreamServer."""
         super().init_socket()  # type: ignore[no-untyped-call]  # gevent ships no types
         self._kind = self.socket.family, self.socket.type, self.socket.proto
-        prepare(self.socket, self._user_timeout_seconds)
+        prepare_listener(self.socket, self._user_timeout_seconds)
 
     def do_read(self) -> tuple[ClientSocket, Any] | None:
         """Return a client's socket and address, None where there is none any more. See StreamServer."""
@@ -46,13 +47,16 @@ class ClientServer(StreamServer):
             return None
         client = ClientSocket(*self._kind, fileno=fd)
         if self._kind[0] == socket.AF_UNIX:  # only the others inherit
-            bound_buffer(client)
+            bound_send_buffer(client)
         return client, address
 
     def do_handle(self, client: ClientSocket, address: Any) -> None:
-        """See StreamServer. A raw greenlet: its Pool counts by some ten calls, and the worker counts anyway."""
+        """See StreamServer. A raw greenlet: a Pool takes some ten calls to count it, and the worker counts anyway.
+
+        It counts who has begun, so ACCEPTED_AT_ONCE - 1 more than `full` says may be let in.
+        """
         spawn_raw(self._handle, client, address)
 
-    def go_on(self) -> None:
+    def resume_accepting(self) -> None:
         """Accept again, if it was full."""
         self._start_accepting_if_started()  # type: ignore[no-untyped-call]

@@ -22,13 +22,13 @@ READABLE = 1  # libev's flag
 _LOST = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}  # what the kernel says of a client that vanished
 
 
-def prepare(listener: plain.socket, user_timeout_seconds: float) -> None:
+def prepare_listener(listener: plain.socket, user_timeout_seconds: float) -> None:
     """Bound what the kernel keeps for a client, and how long it goes on without a sign of it. Clients inherit it.
 
     Heartbeats never find a client that vanished without a FIN: they fit the kernel's buffer. TCP_USER_TIMEOUT does,
     and where nothing is sent in silence (text, json, a body that never comes) it needs TCP's own probes.
     """
-    bound_buffer(listener)
+    bound_send_buffer(listener)
     if listener.family == plain.AF_UNIX or not hasattr(plain, "TCP_USER_TIMEOUT"):
         return
     listener.setsockopt(plain.IPPROTO_TCP, plain.TCP_USER_TIMEOUT, int(user_timeout_seconds * 1000))
@@ -38,7 +38,7 @@ def prepare(listener: plain.socket, user_timeout_seconds: float) -> None:
     listener.setsockopt(plain.SOL_SOCKET, plain.SO_KEEPALIVE, 1)
 
 
-def bound_buffer(connection: plain.socket) -> None:
+def bound_send_buffer(connection: plain.socket) -> None:
     """Let the kernel hold no more than SEND_BUFFER_BYTES of what is sent."""
     connection.setsockopt(plain.SOL_SOCKET, plain.SO_SNDBUF, SEND_BUFFER_BYTES)
 
@@ -68,6 +68,10 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
         except OSError as error:
             raise _as_reset(error) from None
         if not self.serving:
+            if self.dropped:
+                # Shut for reading, it still brings what comes later: a head perhaps, whose body would then be missing
+                # here and be read there, as the next request.
+                return b""
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_MAX_BYTES:
                 raise LimitRequestHeaders("the head is too large")
@@ -149,7 +153,7 @@ class ClientSocket(socket.socket):  # type: ignore[misc,name-defined]  # gevent 
 
 
 def _as_reset(error: OSError) -> OSError:
-    """Make a client that vanished one that reset its connection: gunicorn logs everything else as an error of ours."""
+    """Make a client that vanished one that reset its connection: the worker logs all else as an error of ours."""
     return ConnectionResetError(errno.ECONNRESET, "the client vanished") if error.errno in _LOST else error
 
 

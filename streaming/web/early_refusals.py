@@ -84,7 +84,7 @@ class EarlyRefusals:
             ("X-Content-Type-Options", "nosniff"),
         ]
         observe(self._relay, refusal, endpoint, request_id, trace)
-        unread_body.drop(environ["wsgi.input"], content_length(environ))
+        unread_body.drop(environ["wsgi.input"], content_length(environ), hurried=self._relay.nearly_full)
         self._relay.await_turn()
         start_response(f"{refusal.status} {HTTP_STATUS_CODES[refusal.status].upper()}", headers)
         return [body]

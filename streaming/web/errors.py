@@ -62,7 +62,8 @@ def _finish(response: Response) -> Response:
     if response.status_code == 204:
         del response.headers["Content-Type"]
     if response.status_code >= 400:
-        unread_body.drop(request.environ["wsgi.input"], content_length(request.environ))
+        environ = request.environ
+        unread_body.drop(environ["wsgi.input"], content_length(environ), hurried=current_relay().nearly_full)
     if "refused" in g:  # not a failed run's answer, or /readyz
         current_relay().await_turn()
     return response

@@ -32,7 +32,7 @@ PROBES_AT_ONCE = 16  # anybody may probe, and each holds a connection for up to 
 class Relay:
     """The parts, and the settings that more than one route needs. Fields are settings of the same names.
 
-    `traces` None = none are recorded.
+    `room`: how many connections fit, and from how many on it is nearly full. `traces` None = none are recorded.
     """
 
     def __init__(
@@ -80,18 +80,19 @@ class Relay:
         self.upload_slots = UploadSlots()
         self._turnstile = Turnstile()
         self.probe_slots = BoundedSemaphore(PROBES_AT_ONCE)
-        self.fills_up = False  # soon there will be no place for new clients
-        self._fills_up_at, self._crowded_at = room.fills_up_at, room.crowded_at
+        self.nearly_full = False  # soon there will be no place for new clients
+        self.idle_places = room.idle_places
+        self._nearly_full_at, self._crowded_at = room.nearly_full_at, room.crowded_at  # asked for twice a connection
 
     def count_connections(self, number: int) -> None:
         """Take note of how many clients are connected; close to the limit only resumes are let in."""
         self._connections = number
-        self.fills_up = number >= self._fills_up_at
+        self.nearly_full = number >= self._nearly_full_at
         self.runs.crowded = number >= self._crowded_at
 
     def await_turn(self) -> None:
-        """Return when a refusal may leave. Where it fills up, at once: whoever waits holds a connection."""
-        if not self.fills_up:
+        """Return when a refusal may leave; at once where connections run out, because whoever waits holds one."""
+        if not self.nearly_full:
             self._turnstile.wait()
 
     def measure(self) -> None:

@@ -1,6 +1,7 @@
-"""The rest of a body that nobody wants: read and dropped, because what comes next on the connection comes behind it.
+"""The rest of a body that nobody wants: read and dropped.
 
-An answer sent while the client is still writing reaches it as a reset connection, not as an answer.
+It stands before the next request on its connection, and an answer sent while the client still writes may reach it as a
+reset.
 """
 
 import logging
@@ -15,15 +16,16 @@ PIECE_BYTES = 64 * 1024
 log = logging.getLogger(__name__)
 
 
-def drop(source: Any, length_bytes: int | None) -> None:
+def drop(source: Any, length_bytes: int | None, *, hurried: bool) -> None:
     """Read a `wsgi.input` to its end; `length_bytes`: of the whole body, None = nobody says.
 
-    Where the end does not come in time, the connection ends with the answer: the rest would be read as the next
-    request, perhaps as another client's of a proxy in front.
+    Where the end does not come within DRAIN_SECONDS or DRAIN_MAX_BYTES, `source.failed` is set and the connection ends
+    with the answer: the rest would be read as the next request, perhaps as another client's of a proxy in front.
+    `hurried`: what is not there is not waited for, because connections run out, and whoever is waited for holds one.
     """
     read_bytes, over = 0, False
     try:
-        with gevent.Timeout(DRAIN_SECONDS, False):
+        with gevent.Timeout(0 if hurried else DRAIN_SECONDS, False):
             while not over and read_bytes < DRAIN_MAX_BYTES:
                 piece = source.read(PIECE_BYTES)
                 read_bytes += len(piece)

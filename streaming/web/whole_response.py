@@ -24,7 +24,7 @@ class WholeResponse(wsgi.Response):
             super().write(arg)  # type: ignore[no-untyped-call]
             return
         major, minor = self.req.version
-        # gunicorn closes too where the body was not read to its end, but forgets to say so.
+        # The connection ends too where the body was not read to its end; gunicorn forgets to say so.
         closes = self.req.body.failed or self.should_close()  # type: ignore[no-untyped-call]
         connection = "close" if closes else "keep-alive"
         head = (

@@ -1,4 +1,4 @@
-"""The gunicorn worker: drains, drops stuck clients, and answers in JSON what never reached the app.
+"""The gunicorn worker: drains, drops stuck clients, keeps places free, and answers in JSON what never reached the app.
 
 Stock gunicorn waits for open streams until graceful_timeout and then kills them without a terminator; an idle
 keep-alive connection holds it as long; a client that stops reading blocks its greenlet for ever.
@@ -11,7 +11,8 @@ from typing import Any
 
 import gevent
 from gunicorn import util
-from gunicorn.http import get_parser, wsgi
+from gunicorn.http import wsgi
+from gunicorn.http.body import Body
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
@@ -21,13 +22,12 @@ from streaming.relay.observing import SlowClientDropped
 from streaming.web import gunicorn_caches, unread_body
 from streaming.web.client_server import ClientServer
 from streaming.web.connection import ClientSocket
+from streaming.web.draining import drain
 from streaming.web.refusing import refuse
 from streaming.web.relay import Relay
 from streaming.web.whole_response import WholeResponse
 
 LOOK_SECONDS = 0.25  # stock gunicorn notices a SIGTERM after up to 1 s
-LAST_SECONDS = 1.0  # for upstreams' stop calls, and then for clients to read the rest; a tenth of a short grace
-
 FIRST_PIECE_BYTES = 8192  # of a request's head: few are longer
 CLIENT_IS_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
 
@@ -50,7 +50,7 @@ class RelayWorker(GeventWorker):
         self._clients: set[ClientSocket] = set()
         self._idle: dict[ClientSocket, float] = {}  # who asks nothing -> since when (monotonic), the longest first
         self._servers: list[ClientServer] = []
-        self._was_full = False
+        self._accepting_paused = False
         self._told_to_stop = 0.0
         self._hurried = False
 
@@ -73,8 +73,8 @@ class RelayWorker(GeventWorker):
         self._clients.add(client)
         self._idle[client] = time.monotonic()
         relay.count_connections(len(self._clients))
-        if relay.fills_up:
-            self._make_room(client)
+        if relay.nearly_full and len(self._idle) > relay.idle_places:
+            self._make_room()
         try:
             self._serve(listener_name, client, addr)
         except (StopIteration, NoMoreData):  # it was the last answer; the client left inside a request
@@ -89,36 +89,36 @@ class RelayWorker(GeventWorker):
             self._clients.discard(client)
             self._idle.pop(client, None)
             relay.count_connections(len(self._clients))
-            if self._was_full:
-                self._let_in_again()
+            if self._accepting_paused:
+                self._resume_accepting()
 
     def _serve(self, listener_name: Any, client: ClientSocket, addr: Any) -> None:
         """Serve one request after the other. gunicorn's own loop asks each connection for TLS and HTTP/2, which there
         is none of here, and begins a request, only to find that the client has left: a sixth of what a connection with
         one refusal takes."""
-        parser, proxy_protocol_info = get_parser(self.cfg, client, addr), dict[str, Any]()
-        while (there := parser.unreader.take_buffered()) or (there := client.recv(FIRST_PIECE_BYTES)):
-            parser.unreader.unread(there)
+        parser = RequestParser(self.cfg, client, addr)
+        proxy_protocol_info: dict[str, Any] = {}
+        while (data := parser.unreader.take_buffered()) or (data := client.recv(FIRST_PIECE_BYTES)):
+            parser.unreader.unread(data)
             request = next(parser)
             # Told once a connection.
             request.proxy_protocol_info = proxy_protocol_info = request.proxy_protocol_info or proxy_protocol_info
             self.handle_request(listener_name, request, client, addr)
 
     def _full(self) -> bool:
-        self._was_full = len(self._clients) >= self.worker_connections
-        return self._was_full
+        self._accepting_paused = len(self._clients) >= self.worker_connections
+        return self._accepting_paused
 
-    def _let_in_again(self) -> None:
-        self._was_full = False
+    def _resume_accepting(self) -> None:
+        self._accepting_paused = False
         for server in self._servers:
-            server.go_on()
+            server.resume_accepting()
 
-    def _make_room(self, newest: ClientSocket) -> None:
+    def _make_room(self) -> None:
         """Let go who has asked nothing for the longest."""
         client = next(iter(self._idle))
-        if client is not newest:
-            del self._idle[client]
-            client.let_go()
+        del self._idle[client]
+        client.let_go()
 
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Serve one request. After a stream the connection closes: kept ones would hold the worker when it must go.
@@ -126,7 +126,7 @@ class RelayWorker(GeventWorker):
         An app's own `Connection: close` is dropped by gunicorn as hop-by-hop.
         """
         if (
-            self._relay.fills_up
+            self._relay.nearly_full
             or req.path in {"/stream", "/probe", "/v1/chat/completions"}
             or req.path.endswith("/events")
             or req.path.startswith("/api/chat")
@@ -136,14 +136,19 @@ class RelayWorker(GeventWorker):
         sock.serving, sock.ends_by_close = True, req.version < (1, 1)
         try:
             super().handle_request(listener_name, req, sock, addr)
-            # It has been answered and the connection stays. gunicorn would read the rest later, counted as a head.
-            if getattr(req.body.reader, "length", None) != 0:  # what is left of it; a chunked one cannot tell
-                unread_body.drop(req.body, None)
-            if req.body.failed:
+            self._read_past(req.body)  # gunicorn would do so later, and what is left would count as a head
+            if req.body.failed:  # or the connection would wait for a byte before it ends
                 raise StopIteration
+        except StopIteration:  # it ends: what is left unread would make that a reset, and the answer could be lost
+            self._read_past(req.body)
+            raise
         finally:
             sock.serving, sock.head_bytes = False, 0
             self._idle[sock] = time.monotonic()
+
+    def _read_past(self, body: Body) -> None:
+        if not body.failed and getattr(body.reader, "length", None) != 0:  # a chunked body has no length
+            unread_body.drop(body, None, hurried=self._relay.nearly_full)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""
@@ -174,14 +179,18 @@ class RelayWorker(GeventWorker):
             server.start()
             self._servers.append(server)
         while self.alive:
-            self.notify()
-            self._drop_stuck()
-            self._relay.measure()
+            self._look()
             gevent.sleep(LOOK_SECONDS)
         for server in self._servers:
             server.close()
-        self._drain()
+        drain(self._relay, self._clients, self._window_end(self._relay.shutdown_grace_seconds), self._look)
         self._relay.close()
+
+    def _look(self) -> None:
+        """Do what is to be done again and again."""
+        self.notify()
+        self._drop_stuck()
+        self._relay.measure()
 
     def _drop_stuck(self) -> None:
         """Drop who has taken nothing for too long; a subscriber's run goes on without it. Let go who asks nothing."""
@@ -195,47 +204,7 @@ class RelayWorker(GeventWorker):
                 break
             client.let_go()
 
-    def _drain(self) -> None:
-        """Let runs finish inside the window, end the rest, and return as soon as nobody is left."""
-        runs, grace_seconds = self._relay.runs, self._relay.shutdown_grace_seconds
-        runs.drain()
-        last_seconds = min(LAST_SECONDS, grace_seconds / 10)
-        last_run_ended: float | None = None
-        while self._clients or last_run_ended is None:
-            self.notify()
-            self._drop_stuck()
-            self._let_idle_go()
-            self._relay.measure()
-            now = time.monotonic()
-            if runs.moving:
-                self._send_away()
-            if runs.counts()["unfinished"]:
-                self._interrupt(last_seconds, in_window=now < self._window_end(grace_seconds))
-            elif last_run_ended is None:
-                last_run_ended = now
-            elif now - last_run_ended >= last_seconds:
-                break
-            gevent.sleep(0.05)
-        runs.close()
-        for client in list(self._clients):
-            client.drop()
-        gevent.sleep(0)
-
-    def _interrupt(self, within_seconds: float, *, in_window: bool) -> None:
-        """End what runs too long. A log that lives here alone is for nobody, once its last reader has gone."""
-        if not in_window or not self._relay.runs.moving:
-            self._relay.runs.interrupt(within_seconds, only_unfollowed=in_window)
-
-    def _send_away(self) -> None:
-        for client in list(self._clients):
-            client.send_away()
-
     def _window_end(self, grace_seconds: float) -> float:
         if self._hurried:
             return self._told_to_stop
         return self._told_to_stop + (grace_seconds - 5 if grace_seconds >= 10 else grace_seconds / 2)
-
-    def _let_idle_go(self) -> None:
-        for client in list(self._clients):
-            if not client.serving:
-                client.let_go()

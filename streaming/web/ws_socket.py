@@ -78,6 +78,8 @@ class BoundedServer(Server):
             if self.environ["REQUEST_METHOD"] != "GET":
                 raise RemoteProtocolError("simple-websocket takes every method for a GET")
             super().handshake()
+        except ConnectionClosed:  # the client has left meanwhile: the first `receive` finds that out
+            self.connected = True
         except (RemoteProtocolError, UnicodeError):  # the latter for what cannot be a host's name
             raise Refusal("bad_request", "This is no WebSocket handshake of version 13.") from None
 

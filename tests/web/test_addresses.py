@@ -1,11 +1,15 @@
 """Where a request comes from, whatever it claims about itself."""
 
+import socket
+
 import pytest
 from flask import Flask, request
 
 from streaming.access_settings import PLATFORMS
 from streaming.settings import Settings
 from streaming.web.addresses import client_address, is_local, is_loopback
+from tests.live import WAIT_SECONDS, relay
+from tests.web.client import read_head
 
 APP = Flask("test")
 PEER = "10.0.0.7"
@@ -86,3 +90,16 @@ def test_neither_a_proxy_nor_a_rebound_name_is_local() -> None:
 def test_which_hosts_only_this_machine_reaches() -> None:
     assert all(is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost"))
     assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.5", "example.com", ""))
+
+
+def test_what_the_proxy_protocol_says_of_a_client_counts_for_its_whole_connection() -> None:
+    settings = {"UPSTREAM": "demo", "ALLOW_ANONYMOUS": "1", "RATE_LIMIT": "1/day"}
+    with relay(GUNICORN_CMD_ARGS="--proxy-protocol", **settings) as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=WAIT_SECONDS) as connection:
+            connection.sendall(b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n")
+            for status in (201, 429):
+                connection.sendall(b"POST /runs HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
+                connection.sendall(b"Content-Type: application/x-www-form-urlencoded\r\n\r\nprompt=hi")
+                answer = read_head(connection)
+                assert answer.status == status
+                answer.body()

@@ -19,7 +19,7 @@ LISTENERS = {socket.AF_INET: ("127.0.0.1", 0), socket.AF_INET6: ("::1", 0), sock
 
 
 class Door:
-    """A server that keeps whom it lets in, until `full`."""
+    """A server that lets clients in until `full`, and keeps them until `leave`."""
 
     def __init__(self, family: int, address: Any) -> None:
         listener = gevent_socket(family, socket.SOCK_STREAM)
@@ -77,12 +77,12 @@ def test_while_there_is_no_room_clients_wait_outside(door: Door) -> None:
             gevent.sleep(0.05)  # that nothing happens has no event
             assert len(door.clients) == 2
             door.full = False
-            door.server.go_on()
+            door.server.resume_accepting()
             wait_until(lambda: len(door.clients) == 3, "the third is let in")
 
 
-def test_a_server_that_is_closed_does_not_go_on(door: Door) -> None:
+def test_a_server_that_is_closed_accepts_nobody_any_more(door: Door) -> None:
     door.server.close()
-    door.server.go_on()
+    door.server.resume_accepting()
     with socket.socket() as client, pytest.raises(ConnectionRefusedError):
         client.connect(door.address)

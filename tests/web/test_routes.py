@@ -11,7 +11,8 @@ import zlib
 import pytest
 import requests
 
-from tests.live import Call, Relay, ScriptedUpstream, wait_until
+from streaming.web.unread_body import DRAIN_MAX_BYTES
+from tests.live import Call, Relay, ScriptedUpstream, relay, wait_until
 from tests.relay.support import DONE, FINISH, token_chunk
 from tests.web.client import read_head, request, sse_events
 
@@ -491,6 +492,33 @@ def test_the_late_rest_of_an_unwanted_body_is_no_next_request(framing: str, serv
                         break
                     answers += piece
     assert re.findall(rb"HTTP/1.1 (\d+) ", answers) == [b"200"]
+
+
+def test_a_client_that_still_writes_behind_the_last_answer_gets_it(server: Relay) -> None:
+    head = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 12000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(head + b"x" * 12_000_000)  # more than the kernel holds
+        assert read_head(connection).json() == {"status": "ok"}
+        assert connection.recv(1) == b""
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/nothing"])
+def test_an_unwanted_body_that_never_comes_ends_its_connection(path: str) -> None:
+    with relay(UPSTREAM="demo", GUNICORN_CMD_ARGS="--keep-alive 60") as server:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n".encode())
+            read_head(connection).body()
+            assert connection.recv(1) == b""
+
+
+def test_no_more_of_a_refused_body_is_read_than_is_said(server: Relay) -> None:
+    sent = 0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+        connection.sendall(b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            while sent < 100_000_000:
+                sent += connection.send(b"x" * 65536)
+    assert sent < 2 * DRAIN_MAX_BYTES  # one more would be what the kernel holds
 
 
 @pytest.mark.parametrize("chunks", [b"zz\r\nabc\r\n0\r\n\r\n", b"-1\r\nabc\r\n0\r\n\r\n", b"3\r\nabcX\r\n0\r\n\r\n"])

@@ -15,6 +15,7 @@ from websocket import ABNF, WebSocketTimeoutException
 
 from streaming.web.ws_socket import FRAMES_AT_ONCE, TOO_MANY_FRAMES
 from tests import live
+from tests.faults.proxy import LINGER_AND_RESET
 from tests.leaks import descriptors, worker_pid
 from tests.live import Call, Relay, ScriptedUpstream, relay, scripted, wait_until
 from tests.relay.support import DONE, FINISH, token_chunk
@@ -151,6 +152,18 @@ def test_a_socket_that_nobody_needs_is_closed(quick: Relay) -> None:
         begun = time.monotonic()
         assert ws.closed() == 4408
         assert time.monotonic() - begun > 1.5
+
+
+def test_a_client_that_leaves_inside_the_handshake_is_no_error_of_ours(quick: Relay) -> None:
+    key = "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", quick.port)) as client:
+            client.sendall(f"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n{key}\r\n\r\n".encode())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_AND_RESET)
+    with connected(quick) as ws:  # it comes behind them
+        ws.library.send(PING)
+        assert pong(ws)
+    assert "Traceback" not in quick.log()
 
 
 def test_a_message_that_never_ends_is_no_word(quick: Relay) -> None:
