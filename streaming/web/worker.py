@@ -93,15 +93,17 @@ class RelayWorker(GeventWorker):
                 self._resume_accepting()
 
     def _serve(self, listener_name: Any, client: ClientSocket, addr: Any) -> None:
-        """Serve one request after the other. gunicorn's own loop asks each connection for TLS and HTTP/2, which there
-        is none of here, and begins a request, only to find that the client has left: a sixth of what a connection with
-        one refusal takes."""
+        """Serve one request after the other.
+
+        gunicorn's own loop asks each connection for TLS and HTTP/2, of which there is none here, and sets a request up
+        only to find that the client has left: a tenth of what a connection with one refusal takes.
+        """
         parser = RequestParser(self.cfg, client, addr)
         proxy_protocol_info: dict[str, Any] = {}
         while (data := parser.unreader.take_buffered()) or (data := client.recv(FIRST_PIECE_BYTES)):
             parser.unreader.unread(data)
             request = next(parser)
-            # Told once a connection.
+            # The PROXY protocol's line comes once a connection.
             request.proxy_protocol_info = proxy_protocol_info = request.proxy_protocol_info or proxy_protocol_info
             self.handle_request(listener_name, request, client, addr)
 
