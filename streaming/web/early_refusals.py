@@ -14,7 +14,6 @@ from werkzeug.http import HTTP_STATUS_CODES
 from streaming.web import unread_body
 from streaming.web.accepting import wants_page
 from streaming.web.admission import CALLER, REQUEST, admit
-from streaming.web.asking import content_length
 from streaming.web.errors import body_and_fields, ids_of, observe
 from streaming.web.origins import protection_fields
 from streaming.web.relay import Relay
@@ -84,7 +83,7 @@ class EarlyRefusals:
             ("X-Content-Type-Options", "nosniff"),
         ]
         observe(self._relay, refusal, endpoint, request_id, trace)
-        unread_body.drop(environ["wsgi.input"], content_length(environ), hurried=self._relay.nearly_full)
+        unread_body.drop(environ["wsgi.input"], hurried=self._relay.nearly_full)
         self._relay.await_turn()
         start_response(f"{refusal.status} {HTTP_STATUS_CODES[refusal.status].upper()}", headers)
         return [body]

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from streaming.relay.observing import Refused
 from streaming.web import unread_body
-from streaming.web.asking import BADLY_CHUNKED, TOO_LARGE, content_length
+from streaming.web.asking import BADLY_CHUNKED, TOO_LARGE
 from streaming.web.relay import Relay, current_relay, current_request
 from streaming.web.streams import json_response
 from streaming.wire import trace
@@ -62,8 +62,7 @@ def _finish(response: Response) -> Response:
     if response.status_code == 204:
         del response.headers["Content-Type"]
     if response.status_code >= 400:
-        environ = request.environ
-        unread_body.drop(environ["wsgi.input"], content_length(environ), hurried=current_relay().nearly_full)
+        unread_body.drop(request.environ["wsgi.input"], hurried=current_relay().nearly_full)
     if "refused" in g:  # not a failed run's answer, or /readyz
         current_relay().await_turn()
     return response

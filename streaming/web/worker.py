@@ -12,7 +12,6 @@ from typing import Any
 import gevent
 from gunicorn import util
 from gunicorn.http import wsgi
-from gunicorn.http.body import Body
 from gunicorn.http.errors import NoMoreData
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.unreader import SocketUnreader
@@ -127,8 +126,9 @@ class RelayWorker(GeventWorker):
 
         An app's own `Connection: close` is dropped by gunicorn as hop-by-hop.
         """
+        nearly_full = self._relay.nearly_full
         if (
-            self._relay.nearly_full
+            nearly_full
             or req.path in {"/stream", "/probe", "/v1/chat/completions"}
             or req.path.endswith("/events")
             or req.path.startswith("/api/chat")
@@ -138,19 +138,15 @@ class RelayWorker(GeventWorker):
         sock.serving, sock.ends_by_close = True, req.version < (1, 1)
         try:
             super().handle_request(listener_name, req, sock, addr)
-            self._read_past(req.body)  # gunicorn would do so later, and what is left would count as a head
+            unread_body.drop(req.body, hurried=nearly_full)  # gunicorn would do so later, and count it as a head
             if req.body.failed:  # or the connection would wait for a byte before it ends
                 raise StopIteration
         except StopIteration:  # it ends: what is left unread would make that a reset, and the answer could be lost
-            self._read_past(req.body)
+            unread_body.drop(req.body, hurried=nearly_full)
             raise
         finally:
             sock.serving, sock.head_bytes = False, 0
             self._idle[sock] = time.monotonic()
-
-    def _read_past(self, body: Body) -> None:
-        if not body.failed and getattr(body.reader, "length", None) != 0:  # a chunked body has no length
-            unread_body.drop(body, None, hurried=self._relay.nearly_full)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
         """Answer what gunicorn could not serve. Its own answer is HTML, its log line holds the URL."""
