@@ -13,10 +13,13 @@ LAST_SECONDS = 1.0  # for upstreams' stop calls, and then for clients to read th
 LOOK_SECONDS = 0.05
 
 
-def drain(relay: Relay, clients: Collection[ClientSocket], window_end: float, look: Callable[[], None]) -> None:
-    """Let runs finish until `window_end` (monotonic), end the rest, and return as soon as nobody is left.
+def drain(
+    relay: Relay, clients: Collection[ClientSocket], window_end: Callable[[], float], look: Callable[[], None]
+) -> None:
+    """Let runs finish until `window_end()` (monotonic), end the rest, and return as soon as nobody is left.
 
-    `clients` are those who are connected at each moment; `look` is called in each turn.
+    `clients` are those who are connected at each moment; `look` is called in each turn. The window's end comes nearer
+    when somebody hurries a shutdown that has begun.
     """
     runs = relay.runs
     runs.drain()
@@ -29,7 +32,7 @@ def drain(relay: Relay, clients: Collection[ClientSocket], window_end: float, lo
         if runs.moving:
             _send_away(clients)
         if runs.counts()["unfinished"]:
-            _interrupt(runs, last_seconds, in_window=now < window_end)
+            _interrupt(runs, last_seconds, in_window=now < window_end())
         elif last_run_ended is None:
             last_run_ended = now
         elif now - last_run_ended >= last_seconds:

@@ -181,7 +181,7 @@ class RelayWorker(GeventWorker):
             gevent.sleep(LOOK_SECONDS)
         for server in self._servers:
             server.close()
-        drain(self._relay, self._clients, self._window_end(self._relay.shutdown_grace_seconds), self._look)
+        drain(self._relay, self._clients, self._window_end, self._look)
         self._relay.close()
 
     def _look(self) -> None:
@@ -202,7 +202,8 @@ class RelayWorker(GeventWorker):
                 break
             client.let_go()
 
-    def _window_end(self, grace_seconds: float) -> float:
+    def _window_end(self) -> float:
         if self._hurried:
             return self._told_to_stop
+        grace_seconds = self._relay.shutdown_grace_seconds
         return self._told_to_stop + (grace_seconds - 5 if grace_seconds >= 10 else grace_seconds / 2)

@@ -1,6 +1,7 @@
 """SIGTERM: what a deploy does many times a day, with every kind of client present."""
 
 import json
+import os
 import queue
 import signal
 import socket
@@ -369,3 +370,15 @@ def test_a_worker_that_is_still_loading_is_no_reason_to_fail() -> None:
                 terminate(server)  # one of the two is ready
                 awaited_exit(server, LOOK_SECONDS)
                 assert "Traceback" not in server.log()
+
+
+def test_ctrl_c_hurries_a_shutdown_that_has_begun() -> None:
+    """A terminal sends it to the worker too."""
+    with scripted(held) as upstream, run_relay(**settings(upstream.url, SHUTDOWN_GRACE_SECONDS="60")) as server:
+        with request(f"{server.url}/stream?prompt=hi") as response:
+            upstream.next_call()
+            terminate(server)
+            wait_until(lambda: refused(server.port), "the drain has begun")
+            os.killpg(server.process.pid, signal.SIGINT)
+            assert response.events()[-1].type == "end"
+            awaited_exit(server, LOOK_SECONDS)
